@@ -1,0 +1,258 @@
+"""What the training loops share: housekeeping around their updates."""
+
+from __future__ import annotations
+
+import logging
+import time
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+import torch
+
+from hsw.agent.evaluation import evaluate
+from hsw.algorithm import Algorithm
+from hsw.device import resolve_device
+from hsw.env import VectorEnv
+from hsw.errors import ConfigError, Interrupted, NonFiniteError
+from hsw.network import Policy
+from hsw.ranges import Range
+from hsw.run.run import Every, Run
+from hsw.seeding import STORAGE, derive_seed, get_rng_state, set_rng_state
+from hsw.storage import Storage
+from hsw.storage.base import tree_map
+
+log = logging.getLogger("hsw")
+
+
+class StopRequested(Exception):
+    """A signal asks the loop to save and stop."""
+
+
+class Agent(ABC):
+    """A loop: collect, update, log. It knows no algorithm.
+
+    Args:
+        env: The training environment.
+        eval_env: An evaluation environment, or better a function that makes one: each evaluation then plays the same
+            episodes. None evaluates never.
+        tag: Name of what is being tried.
+        seed: The run's.
+        device: Where the networks are.
+        policy, algorithm, storage: What is trained, how, and from what.
+        eval_interval: Steps between evaluations; None evaluates at the end only.
+        eval_episodes, eval_deterministic: Of each evaluation.
+        run: Folder, logger and checkpoints; None writes nothing.
+    """
+
+    storage_type: ClassVar[type] = Storage
+
+    @classmethod
+    def check(cls, config: dict[str, Any]) -> None:
+        """Refuse settings that cannot work together, from the plain config alone, with a ConfigError."""
+
+    def __init__(
+        self,
+        env: VectorEnv,
+        eval_env: VectorEnv | Callable[[], VectorEnv] | None = None,
+        tag: str = "default",
+        seed: int = 1,
+        device: str = "cpu",
+        *,
+        policy: Policy,
+        algorithm: Algorithm,
+        storage: Storage,
+        eval_interval: Annotated[int | None, Range(1)] = None,
+        eval_episodes: Annotated[int, Range(1)] = 20,
+        eval_deterministic: bool = True,
+        run: Run | None = None,
+    ) -> None:
+        self.env, self.eval_env = env, eval_env
+        self.tag, self.seed, self.device = tag, seed, resolve_device(device)
+        self.policy, self.algorithm, self.storage = policy.to(self.device), algorithm, storage
+        self.eval_episodes, self.eval_deterministic = eval_episodes, eval_deterministic
+        self.run = run or Run()
+        self.step = 0
+        self.best_score: float | None = None
+        self.every_eval = Every(eval_interval)
+        self.episode_returns: deque[float] = deque(maxlen=100)
+        self.episode_lengths: deque[int] = deque(maxlen=100)
+        self.obs: Any = None
+        self._budget = 0
+        storage.bind(policy, algorithm)
+        storage.seed(derive_seed(seed, STORAGE))
+
+    @abstractmethod
+    def _iterate(self) -> dict[str, float]:
+        """Collect and update once. Returns figures to log."""
+
+    def train(self, num_train_steps: int) -> dict[str, Any] | None:
+        """Train until the budget of valid environment steps is spent.
+
+        Returns:
+            The final evaluation, or None where there is no evaluation environment.
+
+        Raises:
+            Interrupted: If a signal stopped it; its state is saved.
+            NonFiniteError: If a loss is not finite; its batch is saved.
+        """
+        self._budget = num_train_steps
+        error: BaseException | None = None
+        try:
+            with self.run.signals:
+                self.run.start(num_train_steps, self.step)
+                return self._train()
+        except BaseException as caught:
+            error = caught
+            raise
+        finally:
+            self.run.finish(error)
+
+    def _train(self) -> dict[str, Any] | None:
+        if self.obs is None:
+            self.obs = self.env.reset()
+        self.run.progress.update(self.step)
+        try:
+            while self.step < self._budget:
+                if self.every_eval.due(self.step):
+                    self._evaluate()
+                begin, start = self.step, time.perf_counter()
+                metrics = self._iterate()
+                metrics["speed/steps_per_second"] = (self.step - begin) / (time.perf_counter() - start)
+                self.run.log(self.step, {**self._episode_metrics(), **metrics})
+                if self.run.every_checkpoint.due(self.step):
+                    self.run.save(self.state_dict(), self.step)
+            scores = self._evaluate() if self.eval_env is not None else None
+            self.run.progress.update(self.step, force=True)
+        except StopRequested:
+            self._stop()
+        except NonFiniteError as error:
+            path = self.run.save_batch(error.batch, self.step)
+            raise NonFiniteError(
+                f"{error} at step {self.step}" + (f"; its batch is in {path}" if path else "")
+            ) from None
+        self.run.save(self.state_dict(), self.step, final=True)
+        return scores
+
+    def eval(self, num_episodes: int | None = None) -> dict[str, Any]:
+        """Evaluate now, on the evaluation environment; touches neither the training environment nor its randomness.
+
+        Raises:
+            ConfigError: If there is no evaluation environment.
+            StopRequested: If a signal came.
+        """
+        if self.eval_env is None:
+            raise ConfigError("this agent has no evaluation environment; give it eval_env")
+        own = not isinstance(self.eval_env, VectorEnv)
+        env = self.eval_env() if callable(self.eval_env) else self.eval_env
+        env.load_obs_statistics(self.env.obs_statistics())
+        try:
+            scores = evaluate(
+                self.policy,
+                env,
+                num_episodes or self.eval_episodes,
+                self.eval_deterministic,
+                self.seed,
+                self.device,
+                stop=lambda: self.run.signals.requested is not None,
+            )
+        finally:
+            if own:
+                env.close()
+        if scores is None:
+            raise StopRequested
+        return scores
+
+    def _evaluate(self) -> dict[str, Any]:
+        scores = self.eval()
+        self.every_eval.done(self.step)
+        names = ("mean", "std", "min", "max")
+        self.run.log(self.step, {f"eval/return_{name}": scores[name] for name in names})
+        if self.best_score is None or scores["mean"] > self.best_score:
+            self.best_score = scores["mean"]
+            weights = {"policy": self.policy.state_dict(), "env": {"obs_statistics": self.env.obs_statistics()}}
+            self.run.save_best(weights, self.step, scores["mean"])
+        return scores
+
+    def _episode_metrics(self) -> dict[str, float]:
+        if not self.episode_returns:
+            return {}
+        return {
+            "train/episode_return": float(np.mean(self.episode_returns)),
+            "train/episode_length": float(np.mean(self.episode_lengths)),
+        }
+
+    def _count_episodes(self) -> None:
+        for episode in self.env.pop_episodes():
+            self.episode_returns.append(episode.episode_return)
+            self.episode_lengths.append(episode.length)
+
+    def _tensors(self, obs: Any) -> Any:
+        return tree_map(lambda part: torch.from_numpy(part).to(self.device), obs)
+
+    def _check_stop(self) -> None:
+        if self.run.signals.requested is not None:
+            raise StopRequested
+
+    def _stop(self) -> None:
+        signum = self.run.signals.requested
+        assert signum is not None
+        self.run.save(self.state_dict(), self.step, final=True)
+        where = f"; continue with: python -m hsw.train resume={self.run.folder.path}" if self.run.folder else ""
+        raise Interrupted(f"stopped by signal {signum} at step {self.step}{where}", signum)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that continues the run."""
+        return {
+            "step": self.step,
+            "best_score": self.best_score,
+            "last_eval": self.every_eval.last,
+            "episode_returns": list(self.episode_returns),
+            "episode_lengths": list(self.episode_lengths),
+            "policy": self.policy.state_dict(),
+            "algorithm": self.algorithm.state_dict(),
+            "storage": self.storage.state_dict(),
+            "env": self.env.state_dict(),
+            "obs": None if self.obs is None else tree_map(torch.from_numpy, self.obs),
+            "rng": get_rng_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where state_dict was taken.
+
+        Raises:
+            ConfigError: If the state belongs to other networks.
+        """
+        self.step, self.best_score = state["step"], state["best_score"]
+        self.every_eval.done(state["last_eval"])
+        self.episode_returns.extend(state["episode_returns"])
+        self.episode_lengths.extend(state["episode_lengths"])
+        load_policy(self.policy, state["policy"])
+        self.algorithm.load_state_dict(state["algorithm"])
+        self.storage.load_state_dict(state["storage"])
+        difference = self.env.load_state_dict(state["env"])
+        if difference:
+            log.warning(difference)
+        self.obs = tree_map(lambda part: part.numpy(), state["obs"]) if state["obs"] is not None else None
+        set_rng_state(state["rng"])
+
+
+def load_policy(policy: Policy, weights: dict[str, torch.Tensor]) -> None:
+    """Load weights into a policy.
+
+    Raises:
+        ConfigError: If they are of another network, naming what differs.
+    """
+    own = policy.state_dict()
+    missing, unknown = sorted(set(own) - set(weights)), sorted(set(weights) - set(own))
+    shapes = [
+        f"{key} is {tuple(weights[key].shape)} and should be {tuple(own[key].shape)}"
+        for key in sorted(set(own) & set(weights))
+        if own[key].shape != weights[key].shape
+    ]
+    if missing or unknown or shapes:
+        parts = [f"missing {', '.join(missing)}"] * bool(missing) + [f"unknown {', '.join(unknown)}"] * bool(unknown)
+        raise ConfigError(f"the checkpoint is of another network or environment: {'; '.join(parts + shapes)}")
+    policy.load_state_dict(weights)

@@ -1,0 +1,77 @@
+"""Evaluation: N whole episodes of a policy, in an environment of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from hsw.env import VectorEnv
+from hsw.network import Policy
+from hsw.seeding import EVAL_POLICY, derive_seed, get_rng_state, set_rng_state
+from hsw.storage.base import tree_map
+
+
+def evaluate(
+    policy: Policy,
+    env: VectorEnv,
+    num_episodes: int,
+    deterministic: bool,
+    seed: int,
+    device: torch.device,
+    stop: Callable[[], bool] = lambda: False,
+    on_step: Callable[[VectorEnv], None] | None = None,
+) -> dict[str, Any] | None:
+    """Play whole episodes and report their returns.
+
+    Every environment plays its share of the episodes, so that short ones are not counted more often than long ones.
+    The global generators are left as they were.
+
+    Args:
+        policy: Acts.
+        env: An evaluation environment, fresh.
+        num_episodes: N.
+        deterministic: Take the most likely action.
+        seed: Of the sampled actions.
+        device: The policy's.
+        stop: Asked at every row; True gives up.
+        on_step: Called after reset and every row, for a recording.
+
+    Returns:
+        mean, std, min, max and the list `returns` of undiscounted returns in the environment's own rewards, and
+        `lengths`; None if stopped.
+    """
+    rng = get_rng_state()
+    torch.manual_seed(derive_seed(seed, EVAL_POLICY))
+    try:
+        shares = [num_episodes // env.num_envs + (i < num_episodes % env.num_envs) for i in range(env.num_envs)]
+        counts = np.zeros(env.num_envs, int)
+        returns: list[float] = []
+        lengths: list[int] = []
+        obs = env.reset()
+        while len(returns) < num_episodes:
+            if on_step:
+                on_step(env)
+            if stop():
+                return None
+            with torch.inference_mode():
+                tensors = tree_map(lambda part: torch.from_numpy(part).to(device), obs)
+                actions, _ = policy.act(tensors, deterministic)
+            obs = env.step(actions.cpu().numpy()).obs
+            for episode in env.pop_episodes():
+                if counts[episode.env_index] < shares[episode.env_index]:
+                    counts[episode.env_index] += 1
+                    returns.append(episode.episode_return)
+                    lengths.append(episode.length)
+    finally:
+        set_rng_state(rng)
+    return {
+        "mean": float(np.mean(returns)),
+        "std": float(np.std(returns, ddof=1)) if len(returns) > 1 else 0.0,
+        "min": float(np.min(returns)),
+        "max": float(np.max(returns)),
+        "returns": returns,
+        "lengths": lengths,
+    }

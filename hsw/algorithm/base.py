@@ -1,0 +1,94 @@
+"""What the loops need of an algorithm."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import asdict
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from hsw.errors import NonFiniteError
+from hsw.network import Policy
+
+Schedule = Literal["constant", "linear"]
+
+
+class Algorithm(ABC):
+    """A loss with its optimisers and hyper-parameters. It never sees the environment.
+
+    Args:
+        policy: The networks it trains.
+    """
+
+    # What a config must bring together; a recipe does.
+    policy_type: ClassVar[type]
+    storage_type: ClassVar[type]
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self.num_updates = 0
+        self.progress = 0.0
+        self._optimizers: dict[str, torch.optim.Adam] = {}
+
+    @abstractmethod
+    def update(self, storage: Any) -> dict[str, float]:
+        """Learn from what the storage holds. Returns figures to log."""
+
+    def scheduled(self, value: float, schedule: Schedule) -> float:
+        """A hyper-parameter at this point of the run: its value, or on the way to 0 at the end."""
+        return value * (1.0 - self.progress) if schedule == "linear" else value
+
+    def optimizer(self, name: str, parameters: list[nn.Parameter], lr: float, eps: float = 1e-5) -> torch.optim.Adam:
+        """The named Adam, made when first needed: importing what it imports takes a second that acting need not wait for.
+
+        The fused implementation takes one pass over the parameters.
+        """
+        if name not in self._optimizers:
+            self._optimizers[name] = torch.optim.Adam(parameters, lr=lr, eps=eps, fused=True)
+        optimizer = self._optimizers[name]
+        optimizer.param_groups[0]["lr"] = lr
+        return optimizer
+
+    def descend(
+        self,
+        optimizer: torch.optim.Adam,
+        loss: Tensor,
+        parameters: list[nn.Parameter],
+        max_grad_norm: float,
+        batch: Any,
+    ) -> float:
+        """One step down the loss's gradient, its norm clipped.
+
+        Returns:
+            The gradient's norm before clipping.
+
+        Raises:
+            NonFiniteError: If the loss or the gradient is not finite; the parameters are left as they were.
+        """
+        optimizer.zero_grad()
+        loss.backward()
+        norm = float(nn.utils.clip_grad_norm_(parameters, max_grad_norm, foreach=True))
+        if not math.isfinite(norm):
+            what = "gradient" if math.isfinite(float(loss.detach())) else "loss"
+            message = f"the {what} of {type(self).__name__}'s update {self.num_updates} is not finite ({norm})"
+            raise NonFiniteError(message, asdict(batch))
+        optimizer.step()
+        return norm
+
+    def state_dict(self) -> dict[str, Any]:
+        optimizers = {name: optimizer.state_dict()["state"] for name, optimizer in self._optimizers.items()}
+        return {"optimizers": optimizers, "num_updates": self.num_updates}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.num_updates = state["num_updates"]
+        self._optimizers.clear()
+        for name, saved in state["optimizers"].items():
+            optimizer = self.make_optimizer(name)
+            optimizer.load_state_dict({"state": saved, "param_groups": optimizer.state_dict()["param_groups"]})
+
+    @abstractmethod
+    def make_optimizer(self, name: str) -> torch.optim.Adam:
+        """The optimiser of that name, made if it does not exist yet."""

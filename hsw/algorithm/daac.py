@@ -1,0 +1,108 @@
+"""Decoupled advantage actor-critic."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import torch
+
+from hsw.algorithm.base import Algorithm, Schedule
+from hsw.algorithm.losses import approximate_kl, clipped_surrogate, value_loss
+from hsw.network import DecoupledActorCritic
+from hsw.ranges import Range
+from hsw.storage import DecoupledRolloutStorage
+
+
+class DAAC(Algorithm):
+    """DAAC (Raileanu & Fergus 2021, arXiv:2102.10330) as its authors ran it.
+
+    The policy network learns from PPO's clipped surrogate and from predicting the advantage; the value network learns
+    by itself, in a phase of its own, longer and possibly rarer.
+
+    Args:
+        policy: A DecoupledActorCritic.
+        lr: Step size of both Adams.
+        lr_schedule: "linear" takes it to 0 over the run's steps.
+        num_epochs: Passes of the policy phase.
+        value_epochs: Passes of the value phase.
+        value_freq: The value phase follows every value_freq-th policy phase.
+        num_mini_batch: Minibatches per pass, in both phases.
+        clip_range: Of the policy's probability ratio and of the value's change.
+        adv_loss_coef: Weight of the advantage prediction.
+        entropy_coef: Weight of the entropy.
+        max_grad_norm: Each network's gradient norm is clipped to it.
+        eps: Adam's.
+    """
+
+    policy_type = DecoupledActorCritic
+    storage_type = DecoupledRolloutStorage
+
+    def __init__(
+        self,
+        policy: DecoupledActorCritic,
+        lr: Annotated[float, Range(0)] = 5e-4,
+        lr_schedule: Schedule = "constant",
+        num_epochs: Annotated[int, Range(1)] = 1,
+        value_epochs: Annotated[int, Range(1)] = 9,
+        value_freq: Annotated[int, Range(1)] = 1,
+        num_mini_batch: Annotated[int, Range(1)] = 8,
+        clip_range: Annotated[float, Range(0, open_low=True)] = 0.2,
+        adv_loss_coef: Annotated[float, Range(0)] = 0.25,
+        entropy_coef: Annotated[float, Range(0)] = 0.01,
+        max_grad_norm: Annotated[float, Range(0, open_low=True)] = 0.5,
+        eps: Annotated[float, Range(0, open_low=True)] = 1e-5,
+    ) -> None:
+        super().__init__(policy)
+        self.lr, self.lr_schedule = lr, lr_schedule
+        self.num_epochs, self.value_epochs, self.value_freq = num_epochs, value_epochs, value_freq
+        self.num_mini_batch, self.clip_range = num_mini_batch, clip_range
+        self.adv_loss_coef, self.entropy_coef = adv_loss_coef, entropy_coef
+        self.max_grad_norm, self.eps = max_grad_norm, eps
+        self.parameters = {"policy": policy.policy_parameters(), "value": policy.value_parameters()}
+
+    def make_optimizer(self, name: str) -> torch.optim.Adam:
+        return self.optimizer(name, self.parameters[name], self.scheduled(self.lr, self.lr_schedule), self.eps)
+
+    def update(self, storage: Any) -> dict[str, float]:
+        self.num_updates += 1
+        info = self._policy_phase(storage)
+        if self.num_updates % self.value_freq == 0:
+            info["value_loss"] = self._value_phase(storage)
+        return info
+
+    def _policy_phase(self, storage: Any) -> dict[str, float]:
+        optimizer = self.make_optimizer("policy")
+        # Normalised once over the whole rollout; the advantage head predicts the normalised advantage.
+        std, mean = torch.std_mean(storage.advantages[storage.valid])
+        sums = torch.zeros(4, device=storage.device)
+        norms, steps = 0.0, 0
+        for batch in storage.generate_batches(self.num_mini_batch, None, self.num_epochs):
+            advantages = (batch.advantages - mean) / (std + 1e-8)
+            log_probs, entropies, adv_preds = self.policy.evaluate(batch.obs, batch.actions)
+            policy_loss = clipped_surrogate(log_probs, batch.log_probs, advantages, self.clip_range)
+            adv_loss = (adv_preds - advantages).square().mean()
+            entropy = entropies.mean()
+            loss = policy_loss + self.adv_loss_coef * adv_loss - self.entropy_coef * entropy
+            norms += self.descend(optimizer, loss, self.parameters["policy"], self.max_grad_norm, batch)
+            kl = approximate_kl(log_probs, batch.log_probs)
+            sums += torch.stack([policy_loss.detach(), adv_loss.detach(), entropy.detach(), kl])
+            steps += 1
+        policy_loss_mean, adv_loss_mean, entropy_mean, kl_mean = (sums / steps).tolist()
+        return {
+            "policy_loss": policy_loss_mean,
+            "adv_loss": adv_loss_mean,
+            "entropy": entropy_mean,
+            "approx_kl": kl_mean,
+            "grad_norm": norms / steps,
+            "lr": optimizer.param_groups[0]["lr"],
+        }
+
+    def _value_phase(self, storage: Any) -> float:
+        optimizer = self.make_optimizer("value")
+        total, steps = torch.zeros((), device=storage.device), 0
+        for batch in storage.generate_batches(self.num_mini_batch, None, self.value_epochs):
+            loss = 0.5 * value_loss(self.policy.value(batch.obs), batch.values, batch.returns, self.clip_range)
+            self.descend(optimizer, loss, self.parameters["value"], self.max_grad_norm, batch)
+            total += loss.detach()
+            steps += 1
+        return float(total / steps)

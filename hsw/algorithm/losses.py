@@ -1,0 +1,55 @@
+"""The on-policy losses: pure functions of tensors."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def clipped_surrogate(log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, clip_range: float) -> Tensor:
+    """PPO's policy loss, -mean(min(r A, clip(r, 1 - c, 1 + c) A)) (Schulman et al. 2017, arXiv:1707.06347, eq. 7).
+
+    Args:
+        log_probs: log pi(a | s) under the current weights, [B].
+        old_log_probs: Under the weights that acted, [B].
+        advantages: [B].
+        clip_range: c.
+
+    Returns:
+        A scalar to minimise.
+    """
+    ratio = (log_probs - old_log_probs).exp()
+    return -torch.min(ratio * advantages, ratio.clamp(1 - clip_range, 1 + clip_range) * advantages).mean()
+
+
+def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, clip_range: float | None) -> Tensor:
+    """mean((V - R)^2); with a clip range, of the larger of it and the same at V held within it of the old V.
+
+    Args:
+        values: V under the current weights, [B].
+        old_values: V when acting, [B].
+        returns: R, [B].
+        clip_range: None leaves V unclipped.
+
+    Returns:
+        A scalar to minimise.
+    """
+    losses = (values - returns).square()
+    if clip_range is not None:
+        clipped = old_values + (values - old_values).clamp(-clip_range, clip_range)
+        losses = torch.max(losses, (clipped - returns).square())
+    return losses.mean()
+
+
+def normalize(advantages: Tensor) -> Tensor:
+    """Zero mean and unit standard deviation; one advantage alone is left as it is."""
+    if advantages.numel() < 2:
+        return advantages
+    std, mean = torch.std_mean(advantages)
+    return (advantages - mean) / (std + 1e-8)
+
+
+def approximate_kl(log_probs: Tensor, old_log_probs: Tensor) -> Tensor:
+    """KL(old || new) by the estimator (r - 1) - log r, never negative (Schulman 2020, joschu.net/blog/kl-approx.html)."""
+    log_ratio = (log_probs - old_log_probs).detach()
+    return (log_ratio.exp() - 1 - log_ratio).mean()

@@ -1,0 +1,96 @@
+"""Proximal policy optimisation."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import torch
+
+from hsw.algorithm.base import Algorithm, Schedule
+from hsw.algorithm.losses import approximate_kl, clipped_surrogate, normalize, value_loss
+from hsw.network import ActorCritic
+from hsw.ranges import Range
+from hsw.storage import RolloutStorage
+
+
+class PPO(Algorithm):
+    """PPO (Schulman et al. 2017, arXiv:1707.06347) with the details that matter (Huang et al. 2022, "The 37
+    implementation details of proximal policy optimization").
+
+    Args:
+        policy: An ActorCritic.
+        lr: Adam's step size.
+        lr_schedule, clip_schedule: "linear" takes the value to 0 over the run's steps.
+        num_epochs: Passes over each rollout.
+        num_mini_batch: Minibatches per pass.
+        clip_range: Of the policy's probability ratio.
+        value_clip_range: Of the value's change; None leaves it free.
+        value_coef, entropy_coef: Weights of the loss's terms.
+        max_grad_norm: The gradient's norm is clipped to it.
+        normalize_advantages: Per minibatch.
+        target_kl: End the update when the policy has moved further than 1.5 times this; None never does.
+        eps: Adam's.
+    """
+
+    policy_type = ActorCritic
+    storage_type = RolloutStorage
+
+    def __init__(
+        self,
+        policy: ActorCritic,
+        lr: Annotated[float, Range(0)] = 2.5e-4,
+        lr_schedule: Schedule = "linear",
+        num_epochs: Annotated[int, Range(1)] = 4,
+        num_mini_batch: Annotated[int, Range(1)] = 4,
+        clip_range: Annotated[float, Range(0, open_low=True)] = 0.2,
+        clip_schedule: Schedule = "constant",
+        value_clip_range: Annotated[float | None, Range(0, open_low=True)] = None,
+        value_coef: Annotated[float, Range(0)] = 0.5,
+        entropy_coef: Annotated[float, Range(0)] = 0.01,
+        max_grad_norm: Annotated[float, Range(0, open_low=True)] = 0.5,
+        normalize_advantages: bool = True,
+        target_kl: Annotated[float | None, Range(0, open_low=True)] = None,
+        eps: Annotated[float, Range(0, open_low=True)] = 1e-5,
+    ) -> None:
+        super().__init__(policy)
+        self.lr, self.lr_schedule = lr, lr_schedule
+        self.num_epochs, self.num_mini_batch = num_epochs, num_mini_batch
+        self.clip_range, self.clip_schedule = clip_range, clip_schedule
+        self.value_clip_range, self.value_coef, self.entropy_coef = value_clip_range, value_coef, entropy_coef
+        self.max_grad_norm, self.normalize_advantages = max_grad_norm, normalize_advantages
+        self.target_kl, self.eps = target_kl, eps
+        self.parameters = list(policy.parameters())
+
+    def make_optimizer(self, name: str = "all") -> torch.optim.Adam:
+        return self.optimizer(name, self.parameters, self.scheduled(self.lr, self.lr_schedule), self.eps)
+
+    def update(self, storage: Any) -> dict[str, float]:
+        optimizer = self.make_optimizer()
+        clip_range = self.scheduled(self.clip_range, self.clip_schedule)
+        sums = torch.zeros(4, device=storage.device)
+        norms, steps = 0.0, 0
+        self.num_updates += 1
+        for batch in storage.generate_batches(self.num_mini_batch, None, self.num_epochs):
+            log_probs, entropies, values = self.policy.evaluate(batch.obs, batch.actions)
+            advantages = normalize(batch.advantages) if self.normalize_advantages else batch.advantages
+            policy_loss = clipped_surrogate(log_probs, batch.log_probs, advantages, clip_range)
+            critic_loss = value_loss(values, batch.values, batch.returns, self.value_clip_range)
+            entropy = entropies.mean()
+            loss = policy_loss + self.value_coef * critic_loss - self.entropy_coef * entropy
+            kl = approximate_kl(log_probs, batch.log_probs)
+            if self.target_kl is not None and float(kl) > 1.5 * self.target_kl:
+                break
+            norms += self.descend(optimizer, loss, self.parameters, self.max_grad_norm, batch)
+            sums += torch.stack([policy_loss.detach(), critic_loss.detach(), entropy.detach(), kl])
+            steps += 1
+        policy_loss_mean, value_loss_mean, entropy_mean, kl_mean = (sums / max(steps, 1)).tolist()
+        return {
+            "policy_loss": policy_loss_mean,
+            "value_loss": value_loss_mean,
+            "entropy": entropy_mean,
+            "approx_kl": kl_mean,
+            "grad_norm": norms / max(steps, 1),
+            "lr": optimizer.param_groups[0]["lr"],
+            "clip_range": clip_range,
+            "gradient_steps": steps,
+        }

@@ -1,0 +1,132 @@
+"""From a composed config to an agent that is ready to train."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from hsw.agent import Agent
+from hsw.env import VectorEnv
+from hsw.errors import ConfigError
+from hsw.faces import conf_folder
+from hsw.run.check import check_config
+from hsw.run.pairs import check_pairs, owner
+from hsw.run.run import Run
+from hsw.run.settings import Settings
+from hsw.run.targets import resolve_target
+from hsw.seeding import ENV, EVAL_ENV, derive_seed, seed_everything
+from hsw.spaces import space_config
+from hsw.storage import Storage
+
+_SPACES = ("observation_space", "action_space")
+
+
+def check(config: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Check everything that can be checked before anything is built.
+
+    Returns:
+        The plain config, and the target of each group.
+
+    Raises:
+        ConfigError: For the first thing that is wrong.
+    """
+    config = config.copy()
+    with open_dict(config):
+        for key in _SPACES:  # read from the environment, which is not built yet
+            if OmegaConf.is_missing(config, key):
+                config[key] = None
+    try:
+        plain: Any = OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(str(error).splitlines()[0]) from error
+    if (
+        not plain["tag"]
+        or not all(c.isascii() and (c.isalnum() or c in "._-") for c in plain["tag"])
+        or len(plain["tag"]) > 64
+    ):
+        raise ConfigError("tag must be 1 to 64 letters, digits, dots, dashes and underscores")
+    targets = check_config(plain, Settings, plain["allow"])
+    check_pairs(targets, _choices())
+    if plain["storage"].get("num_envs", plain["env"]["num_envs"]) != plain["env"]["num_envs"]:
+        raise ConfigError(
+            f"storage.num_envs={plain['storage']['num_envs']} must be env.num_envs={plain['env']['num_envs']}; "
+            "leave it to its interpolation"
+        )
+    owner(targets["agent"]).check(plain)
+    return plain, targets
+
+
+def _choices() -> dict[str, dict[str, Any]]:
+    """The target of every choice of network and storage in conf/."""
+    found: dict[str, dict[str, Any]] = {}
+    for group in ("network", "storage"):
+        found[group] = {}
+        for path in sorted(Path(conf_folder(), group).glob("*.yaml")):
+            node: Any = OmegaConf.load(path)
+            if "_target_" in node:
+                found[group][path.stem] = resolve_target(node._target_)
+    return found
+
+
+def build_env(config: DictConfig, training: bool = True, **changes: Any) -> VectorEnv:
+    """The training environment, or one for evaluation: other seeds, test levels, at most as many as its episodes."""
+    seed = derive_seed(config.seed, ENV if training else EVAL_ENV)
+    if not training:
+        changes.setdefault("num_envs", min(config.env.num_envs, config.eval_episodes))
+        if config.env.get("backend") == "async":
+            changes["backend"] = "sync"
+    return instantiate(config.env, seed=seed, training=training, **changes)
+
+
+def build_agent(config: DictConfig, run: Run) -> Agent:
+    """Build what a config names. Writes the two space keys into it, and nothing else.
+
+    Raises:
+        ConfigError: If the spaces in the config (a resumed run's) are not the environment's.
+    """
+    seed_everything(config.seed)
+    env = build_env(config)
+    try:
+        for key in _SPACES:
+            space = space_config(getattr(env, key))
+            if OmegaConf.is_missing(config, key) or config[key] is None:
+                with open_dict(config):
+                    config[key] = space
+            elif OmegaConf.to_container(config[key]) != space:
+                raise ConfigError(f"the environment's {key} is {space}, and the run's was {config[key]}")
+        policy = build(config.network)
+        algorithm = build(config.algorithm, policy=policy)
+        storage = build(config.storage)
+        if not isinstance(storage, Storage):  # a create_factory
+            storage = storage(config.device, policy, algorithm)
+        eval_env: Callable[[], VectorEnv] = lambda: build_env(config, training=False)
+        agent = build(
+            config.agent, env=env, eval_env=eval_env, policy=policy, algorithm=algorithm, storage=storage, run=run
+        )
+        agent.num_train_steps = config.num_train_steps
+        return agent
+    except BaseException:
+        env.close()
+        raise
+
+
+def build(node: DictConfig, **objects: Any) -> Any:
+    """Instantiate a target; objects are handed to it as they are. A constructor's ValueError is a ConfigError.
+
+    Raises:
+        ConfigError: If the constructor refuses its arguments.
+    """
+    import hydra.errors
+
+    partial = instantiate(node, _partial_=True)
+    try:
+        return partial(**objects)
+    except ConfigError:
+        raise
+    except (ValueError, hydra.errors.InstantiationException) as error:
+        raise ConfigError(f"{node._target_}: {error}") from error

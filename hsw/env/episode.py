@@ -1,0 +1,130 @@
+"""One Gymnasium environment as the toolkit needs it: contract checked, episodes seeded, restorable."""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import signal
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from hsw.errors import EnvError
+from hsw.seeding import derive_seed
+from hsw.spaces import SpaceSpec, read_space
+
+
+class EpisodeEnv(gym.Wrapper):
+    """Seeds each episode by (run seed, env index, episode number) and checks what the env returns.
+
+    Seeding every episode is what makes a run reproducible in sync and async alike, and resumable: an episode can be
+    rebuilt from its number and its actions, whatever state the env hides.
+
+    Args:
+        env: The environment.
+        index: Its place among the vector's environments.
+        seed: The seed from which the episodes' seeds derive.
+
+    Raises:
+        EnvError: From reset and step, if the env raises, exits, or returns something else than its spaces promise.
+    """
+
+    def __init__(self, env: gym.Env, index: int, seed: int) -> None:
+        super().__init__(env)
+        self.index = index
+        self.seed = seed
+        self.episode = -1
+        self._spec = read_space(env.observation_space)
+        self._finished = False
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict]:
+        """Start the next episode; with options={"replay": [(episode, actions), ...]} rebuild a past one instead."""
+        if options and "replay" in options:
+            return self._replay(*options["replay"][self.index])
+        self.episode += 1
+        self._finished = False
+        episode_seed = derive_seed(self.seed, self.index, self.episode)
+        result = self._call("reset", self.env.reset, seed=episode_seed, options=options)
+        if not (isinstance(result, tuple) and len(result) == 2):
+            raise EnvError(f"environment {self.index}: reset must return (obs, info), got {type(result).__name__}")
+        return self._checked(self._spec, result[0]), result[1]
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
+        if self._finished:  # only after a replay that ended its episode: the vector env has not seen that done
+            obs, info = self.reset()
+            return obs, 0.0, False, False, info
+        result = self._call("step", self.env.step, action)
+        if not (isinstance(result, tuple) and len(result) == 5):
+            got = len(result) if isinstance(result, tuple) else type(result).__name__
+            raise EnvError(
+                f"environment {self.index}: step must return (obs, reward, terminated, truncated, info), got {got} "
+                "values; an env of the old 4-value API needs a wrapper"
+            )
+        obs, reward, terminated, truncated, info = result
+        try:
+            reward = float(reward)
+        except (TypeError, ValueError):
+            raise EnvError(f"environment {self.index}: the reward must be a number, got {reward!r}") from None
+        return self._checked(self._spec, obs), reward, bool(terminated), bool(truncated), info
+
+    def _replay(self, episode: int, actions: Sequence[Any]) -> tuple[Any, dict]:
+        self.episode = episode - 1
+        obs, info = self.reset()
+        for action in actions:
+            obs, _, terminated, truncated, info = self.step(action)
+            self._finished = terminated or truncated
+        return obs, info
+
+    def _call(self, name: str, method: Callable, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return method(*args, **kwargs)
+        except (Exception, SystemExit) as error:
+            raise EnvError(f"environment {self.index}: {name} raised {type(error).__name__}: {error}") from error
+
+    def _checked(self, spec: SpaceSpec, obs: Any, name: str = "the observation") -> Any:
+        if spec.type == "Dict":
+            if not isinstance(obs, dict) or set(obs) != set(spec.spaces):
+                got = sorted(obs) if isinstance(obs, dict) else type(obs).__name__
+                raise EnvError(f"environment {self.index}: {name} must have the keys {sorted(spec.spaces)}, got {got}")
+            return {key: self._checked(part, obs[key], f"obs[{key!r}]") for key, part in spec.spaces.items()}
+        if not isinstance(obs, np.ndarray):
+            obs = np.asarray(obs)
+        if obs.shape != spec.shape:
+            raise EnvError(f"environment {self.index}: {name} has shape {obs.shape}, its space says {spec.shape}")
+        if obs.dtype != spec.dtype:
+            if obs.dtype.kind != np.dtype(spec.dtype).kind:
+                raise EnvError(f"environment {self.index}: {name} is {obs.dtype}, its space says {spec.dtype}")
+            if obs.dtype.itemsize > np.dtype(spec.dtype).itemsize and self.index == 0 and self.episode == 0:
+                warnings.warn(f"{name} is {obs.dtype} and is cast to its space's {spec.dtype}", stacklevel=2)
+            obs = obs.astype(spec.dtype)
+        return obs
+
+
+class EpisodeFactory:
+    """A picklable callable that builds one EpisodeEnv, in this process or in a worker of AsyncVectorEnv."""
+
+    def __init__(self, make: Callable[[], gym.Env], index: int, seed: int) -> None:
+        self.make, self.index, self.seed = make, index, seed
+
+    def __call__(self) -> EpisodeEnv:
+        if multiprocessing.parent_process() is not None:
+            _become_worker()
+        try:
+            return EpisodeEnv(self.make(), self.index, self.seed)
+        except (ValueError, EnvError):
+            raise
+        except (Exception, SystemExit) as error:
+            message = f"environment {self.index} could not be built: {type(error).__name__}: {error}"
+            raise EnvError(message) from error
+
+
+def _become_worker() -> None:
+    """Signals are the trainer's to handle (a cluster sends them to the whole group), and no worker outlives it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    libc = ctypes.CDLL(None, use_errno=True)
+    if hasattr(libc, "prctl"):  # Linux: PR_SET_PDEATHSIG
+        libc.prctl(1, signal.SIGKILL)

@@ -1,0 +1,187 @@
+"""Environments by name: one function per source, each a Hydra target."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Annotated, Any, Literal
+
+import gymnasium as gym
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+
+from hsw.env.envpool import make_envpool_backend
+from hsw.env.episode import EpisodeFactory
+from hsw.env.vector import VectorEnv, vector_env_spaces
+from hsw.errors import ConfigError, HswError
+from hsw.ranges import Range
+
+Backend = Literal["sync", "async", "native", "envpool"]
+
+
+def make_env(
+    id: str,
+    backend: Backend = "sync",
+    num_envs: Annotated[int, Range(1)] = 8,
+    kwargs: dict[str, Any] | None = None,
+    eval_kwargs: dict[str, Any] | None = None,
+    frame_stack: Annotated[int, Range(1)] = 1,
+    normalize_obs: bool = False,
+    normalize_reward: bool = False,
+    clip_reward: Annotated[float | None, Range(0, open_low=True)] = None,
+    discount: Annotated[float, Range(0, 1)] = 0.99,
+    timeout: Annotated[float | None, Range(0, open_low=True)] = 60.0,
+    *,
+    seed: int = 1,
+    training: bool = True,
+    render_mode: str | None = None,
+) -> VectorEnv:
+    """Build the vector environment of a run.
+
+    Args:
+        id: A Gymnasium id, "my_pkg.module:MyEnv-v0" for one that my_pkg.module registers, or an EnvPool task.
+        backend: "sync" steps the envs one after another in this process, "async" in one worker process each; both
+            resume exactly. "native" uses the env's own vectorised implementation and "envpool" EnvPool's; both start
+            fresh episodes on resume.
+        num_envs: N.
+        kwargs: Passed to the environment.
+        eval_kwargs: What an evaluation changes in kwargs (test levels, whole games).
+        frame_stack, normalize_obs, normalize_reward, clip_reward, discount, timeout: See VectorEnv.
+        seed: Root of the episodes' seeds.
+        training: False makes an evaluation environment.
+        render_mode: Passed to Gymnasium environments.
+
+    Raises:
+        ConfigError: If there is no such environment, or hsw does not support its spaces.
+        EnvError: If the environment cannot be built.
+    """
+    env_kwargs = {**(kwargs or {}), **({} if training else eval_kwargs or {})}
+    action_start: Any = 0
+    try:
+        if backend == "envpool":
+            vector, observation_space, action_space = make_envpool_backend(id, num_envs, seed, env_kwargs)
+        else:
+            if render_mode:
+                env_kwargs["render_mode"] = render_mode
+            vector = _make_gym_backend(id, backend, num_envs, seed, env_kwargs)
+            observation_space, action_space, action_start = vector_env_spaces(vector)
+        return VectorEnv(
+            vector,
+            observation_space,
+            action_space,
+            exact=backend in ("sync", "async"),
+            timeout=timeout,
+            action_start=action_start,
+            frame_stack=frame_stack,
+            normalize_obs=normalize_obs,
+            normalize_reward=normalize_reward,
+            clip_reward=clip_reward,
+            discount=discount,
+            training=training,
+        )
+    except HswError:
+        raise
+    except (gym.error.Error, ValueError, ImportError) as error:
+        raise ConfigError(f"env.id={id}: {error}") from error
+
+
+def _make_gym_backend(id: str, backend: str, num_envs: int, seed: int, kwargs: dict[str, Any]) -> Any:
+    if backend == "native":
+        return gym.make_vec(id, num_envs, vectorization_mode="vector_entry_point", **kwargs)
+    make = partial(gym.make, id, disable_env_checker=True, **kwargs)
+    factories = [EpisodeFactory(make, index, seed) for index in range(num_envs)]
+    if backend == "async":
+        return AsyncVectorEnv(factories, copy=False, autoreset_mode=AutoresetMode.NEXT_STEP)
+    return SyncVectorEnv(factories, copy=False, autoreset_mode=AutoresetMode.NEXT_STEP)
+
+
+PROCGEN_GAMES = [
+    "bigfish",
+    "bossfight",
+    "caveflyer",
+    "chaser",
+    "climber",
+    "coinrun",
+    "dodgeball",
+    "fruitbot",
+    "heist",
+    "jumper",
+    "leaper",
+    "maze",
+    "miner",
+    "ninja",
+    "plunder",
+    "starpilot",
+]
+
+
+def make_procgen(
+    game: str,
+    distribution_mode: Literal["easy", "hard"] = "easy",
+    num_levels: Annotated[int, Range(0)] = 200,
+    start_level: Annotated[int, Range(0)] = 0,
+    num_envs: Annotated[int, Range(1)] = 64,
+    normalize_reward: bool = True,
+    clip_reward: Annotated[float | None, Range(0, open_low=True)] = 10.0,
+    discount: Annotated[float, Range(0, 1)] = 0.999,
+    timeout: Annotated[float | None, Range(0, open_low=True)] = 60.0,
+    *,
+    seed: int = 1,
+    training: bool = True,
+    render_mode: str | None = None,
+) -> VectorEnv:
+    """Procgen (Cobbe et al. 2020, arXiv:1912.01588) through EnvPool: 64x64 pixels, 15 actions.
+
+    Args:
+        game: One of the 16 games.
+        distribution_mode: Difficulty.
+        num_levels, start_level: Training levels; an evaluation plays all of them (num_levels=0), as the papers do.
+        num_envs, normalize_reward, clip_reward, discount, timeout, seed, training, render_mode: See make_env.
+    """
+    if game not in PROCGEN_GAMES:
+        raise ConfigError(f"env.game={game} is not a Procgen game; the games are {', '.join(PROCGEN_GAMES)}")
+    return make_env(
+        f"{game.capitalize()}{distribution_mode.capitalize()}-v0",
+        "envpool",
+        num_envs,
+        kwargs={"num_levels": num_levels, "start_level": start_level},
+        eval_kwargs={"num_levels": 0, "start_level": 0},
+        normalize_reward=normalize_reward,
+        clip_reward=clip_reward,
+        discount=discount,
+        timeout=timeout,
+        seed=seed,
+        training=training,
+        render_mode=render_mode,
+    )
+
+
+def make_atari(
+    game: str,
+    num_envs: Annotated[int, Range(1)] = 8,
+    frame_stack: Annotated[int, Range(1)] = 4,
+    clip_reward: bool = True,
+    episodic_life: bool = True,
+    timeout: Annotated[float | None, Range(0, open_low=True)] = 60.0,
+    *,
+    seed: int = 1,
+    training: bool = True,
+    render_mode: str | None = None,
+) -> VectorEnv:
+    """Atari through EnvPool with DQN's preprocessing: 84x84 grey, frame skip 4; episodes are whole games in evaluation.
+
+    Args:
+        game: In snake case, such as pong or space_invaders.
+        clip_reward: Train on the sign of the reward.
+        episodic_life: A lost life terminates, in training.
+        num_envs, frame_stack, timeout, seed, training, render_mode: See make_env.
+    """
+    return make_env(
+        "".join(word.capitalize() for word in game.split("_")) + "-v5",
+        "envpool",
+        num_envs,
+        kwargs={"stack_num": frame_stack, "reward_clip": clip_reward, "episodic_life": episodic_life},
+        eval_kwargs={"reward_clip": False, "episodic_life": False},
+        timeout=timeout,
+        seed=seed,
+        training=training,
+        render_mode=render_mode,
+    )

@@ -1,0 +1,93 @@
+"""Running statistics of observations and of the discounted return."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+
+class RunningMoments:
+    """Mean and variance of a stream of rows (Chan et al. 1979), in float64.
+
+    Args:
+        shape: Shape of one row.
+    """
+
+    def __init__(self, shape: tuple[int, ...] = ()) -> None:
+        self.mean = np.zeros(shape)
+        self.var = np.ones(shape)
+        self.count = 0.0
+
+    def update(self, rows: np.ndarray) -> None:
+        """Merge rows, [K, *shape]; K may be 0."""
+        new = len(rows)
+        if new == 0:
+            return
+        mean, var = rows.mean(0, dtype=np.float64), rows.var(0, dtype=np.float64)
+        total = self.count + new
+        delta = mean - self.mean
+        spread = self.var * self.count + var * new + delta**2 * (self.count * new / total)
+        self.mean = self.mean + delta * (new / total)
+        self.var = spread / total
+        self.count = total
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"mean": torch.tensor(self.mean), "var": torch.tensor(self.var), "count": self.count}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.mean, self.var, self.count = state["mean"].numpy(), state["var"].numpy(), state["count"]
+
+
+class ObsNormalizer:
+    """(obs - mean) / std, clipped to ±10; statistics over the observations from which an action is taken.
+
+    Args:
+        shape: Shape of one observation.
+        training: False freezes the statistics.
+    """
+
+    clip = 10.0
+
+    def __init__(self, shape: tuple[int, ...], training: bool = True) -> None:
+        self.moments = RunningMoments(shape)
+        self.training = training
+
+    def __call__(self, obs: np.ndarray, starts_row: np.ndarray) -> np.ndarray:
+        """Normalise obs, [N, *shape]; only rows in which an action will count enter the statistics."""
+        if self.training:
+            self.moments.update(obs[starts_row])
+        scaled = (obs - self.moments.mean) / np.sqrt(self.moments.var + 1e-8)
+        return np.clip(scaled, -self.clip, self.clip).astype(np.float32)
+
+
+class RewardNormalizer:
+    """r / std(G), clipped to ±10, with G_t = r_t + discount * G_{t-1} per environment.
+
+    Rewards are scaled and not centred, so that their sign stays (Engstrom et al. 2020, arXiv:2005.12729).
+
+    Args:
+        num_envs: N.
+        discount: Of the return G.
+    """
+
+    clip = 10.0
+
+    def __init__(self, num_envs: int, discount: float) -> None:
+        self.moments = RunningMoments()
+        self.discount = discount
+        self.returns = np.zeros(num_envs)
+
+    def __call__(self, rewards: np.ndarray, dones: np.ndarray, valid: np.ndarray) -> np.ndarray:
+        self.returns = self.returns * self.discount + rewards
+        self.moments.update(self.returns[valid])
+        self.returns[dones] = 0.0
+        return np.clip(rewards / np.sqrt(self.moments.var + 1e-8), -self.clip, self.clip)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**self.moments.state_dict(), "returns": torch.tensor(self.returns)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.moments.load_state_dict(state)
+        self.returns = state["returns"].numpy().copy()

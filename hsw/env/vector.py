@@ -1,0 +1,375 @@
+"""The one vector-environment adapter: whatever the backend, the loops see the same time and the same statistics."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from hsw.env.frames import FrameStack
+from hsw.env.normalize import ObsNormalizer, RewardNormalizer
+from hsw.errors import EnvError
+from hsw.spaces import SpaceSpec, read_space
+
+
+class Step(NamedTuple):
+    """One row of every environment. obs is where the action led; where valid is False the row was a reset."""
+
+    obs: Any
+    rewards: np.ndarray
+    terminateds: np.ndarray
+    truncateds: np.ndarray
+    valid: np.ndarray
+    info: dict[str, Any]
+
+
+class Episode(NamedTuple):
+    """A finished episode, in the environment's own rewards."""
+
+    env_index: int
+    episode_return: float
+    length: int
+
+
+class VectorEnv:
+    """N environments in the NEXT_STEP convention.
+
+    obs[t + 1] is always where step t led. The step after a done is a reset: its action is ignored, its reward is 0 and
+    valid is False; it enters no statistic.
+
+    Args:
+        backend: A gymnasium.vector.VectorEnv (or anything with its reset, step and close) that resets in NEXT_STEP mode.
+        observation_space, action_space: Of one environment.
+        exact: The backend's environments are EpisodeEnvs, which can rebuild a running episode on resume.
+        timeout: Seconds after which an environment counts as hung; None waits for ever.
+        action_start: First action of a Discrete or MultiDiscrete space (policies count from 0).
+        frame_stack: Number of frames that make an observation.
+        normalize_obs: Normalise observations by their running mean and standard deviation.
+        normalize_reward: Divide rewards by the standard deviation of their discounted return.
+        clip_reward: Clip rewards to ±this (after normalising).
+        discount: Of the return by which rewards are normalised.
+        training: False freezes the observation statistics and leaves rewards as they are.
+    """
+
+    def __init__(
+        self,
+        backend: Any,
+        observation_space: SpaceSpec,
+        action_space: SpaceSpec,
+        *,
+        exact: bool = False,
+        timeout: float | None = None,
+        action_start: Any = 0,
+        frame_stack: int = 1,
+        normalize_obs: bool = False,
+        normalize_reward: bool = False,
+        clip_reward: float | None = None,
+        discount: float = 0.99,
+        training: bool = True,
+    ) -> None:
+        self._backend = backend
+        self.num_envs = int(backend.num_envs)
+        self.action_space = action_space
+        self.exact = exact
+        self.timeout = timeout
+        self.training = training
+        self.episodes: list[Episode] = []
+        self._action_start = action_start
+        self._clip_reward = clip_reward
+        self._frames = FrameStack(observation_space, self.num_envs, frame_stack) if frame_stack > 1 else None
+        spec = self._frames.spec if self._frames else observation_space
+        self._obs_normalizers = _make_normalizers(spec, training) if normalize_obs else {}
+        self.observation_space = _normalized_space(spec) if normalize_obs else spec
+        self._reward_normalizer = RewardNormalizer(self.num_envs, discount) if normalize_reward else None
+        self._obs: Any = None  # the backend's last observation
+        self._dones = np.zeros(self.num_envs, bool)
+        self._returns = np.zeros(self.num_envs)
+        self._lengths = np.zeros(self.num_envs, np.int64)
+        self._restart: Any = None
+        # What rebuilds the running episodes: their numbers, and every action since the oldest one began.
+        self._episode_numbers = np.zeros(self.num_envs, np.int64)
+        self._actions: list[np.ndarray] = []
+        self._starts = np.zeros(self.num_envs, np.int64)
+
+    def reset(self) -> Any:
+        """Start every environment. Returns the first observations, [N, *shape] or a dict of them."""
+        obs = self._guarded("reset")
+        return self._observe(obs, np.ones(self.num_envs, bool), np.zeros(self.num_envs, bool))
+
+    def step(self, actions: np.ndarray) -> Step:
+        """Advance every environment by one row.
+
+        Args:
+            actions: [N, *action_shape]; discrete ones count from 0, continuous ones are clipped to the bounds.
+
+        Raises:
+            EnvError: If an environment raises, exits, dies, hangs, or returns a NaN.
+        """
+        if self._restart is not None:
+            return self._restart_row()
+        env_actions = self._to_env(actions)
+        obs, rewards, terminateds, truncateds, info = self._guarded("step", env_actions)
+        valid = ~self._dones
+        rewards = rewards * valid
+        terminateds, truncateds = terminateds & valid, truncateds & valid
+        dones = terminateds | truncateds
+        if not np.isfinite(rewards).all():
+            index = int(np.argmin(np.isfinite(rewards)))
+            raise EnvError(
+                f"environment {index}: the reward is {rewards[index]} after {self._lengths[index] + 1} steps"
+            )
+        self._count(rewards, dones, valid, truncateds, info)
+        if self.exact:
+            self._remember(env_actions, valid)
+        self._dones = dones
+        obs = self._observe(obs, ~valid, dones)
+        if self.training and self._reward_normalizer:
+            rewards = self._reward_normalizer(rewards, dones, valid)
+        if self.training and self._clip_reward is not None:
+            rewards = np.clip(rewards, -self._clip_reward, self._clip_reward)
+        return Step(obs, rewards.astype(np.float32), terminateds, truncateds, valid, info)
+
+    def pop_episodes(self) -> list[Episode]:
+        """The episodes finished since the last call."""
+        episodes, self.episodes = self.episodes, []
+        return episodes
+
+    def render(self) -> Any:
+        """The backend's frames, one per environment."""
+        return self._backend.render()
+
+    def close(self) -> None:
+        """End the environments; a worker that does not answer is killed."""
+        if getattr(self._backend, "closed", False):
+            return
+        try:
+            if hasattr(self._backend, "processes"):
+                self._backend.close_extras(timeout=1.0)
+                self._backend.closed = True
+            else:
+                self._backend.close()
+        except Exception:  # workers that are gone cannot be asked to close
+            pass
+        for process in getattr(self._backend, "processes", []):
+            process.kill()
+            process.join()
+
+    def obs_statistics(self) -> dict[str, Any]:
+        """The observation statistics, which an evaluation environment takes over."""
+        return {key: normalizer.moments.state_dict() for key, normalizer in self._obs_normalizers.items()}
+
+    def load_obs_statistics(self, state: dict[str, Any]) -> None:
+        for key, normalizer in self._obs_normalizers.items():
+            normalizer.moments.load_state_dict(state[key])
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that continues the run: statistics, and how to rebuild the running episodes."""
+        state: dict[str, Any] = {
+            "obs_statistics": self.obs_statistics(),
+            "obs": _to_tensors(self._obs),
+            "dones": torch.from_numpy(self._dones.copy()),
+            "returns": torch.from_numpy(self._returns.copy()),
+            "lengths": torch.from_numpy(self._lengths.copy()),
+            "episode_numbers": torch.from_numpy(self._episode_numbers.copy()),
+            "starts": torch.from_numpy(self._starts.copy()),
+            "actions": torch.from_numpy(np.stack(self._actions)) if self._actions else None,
+        }
+        if self._reward_normalizer:
+            state["reward_normalizer"] = self._reward_normalizer.state_dict()
+        if self._frames:
+            state["frames"] = torch.from_numpy(self._frames.frames.copy())
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> str | None:
+        """Continue where state_dict was taken.
+
+        Returns:
+            None if the environments are exactly where they were, else a sentence that says what differs.
+        """
+        self.load_obs_statistics(state["obs_statistics"])
+        if self._reward_normalizer:
+            self._reward_normalizer.load_state_dict(state["reward_normalizer"])
+        if not self.exact:
+            # Fresh episodes. The next step hands them over as a reset row, so that nothing flows across.
+            self._restart = self._guarded("reset")
+            return "these environments cannot be restored and start fresh episodes; this resume is not exact"
+        self._dones = state["dones"].numpy().copy()
+        self._returns, self._lengths = state["returns"].numpy().copy(), state["lengths"].numpy().copy()
+        self._episode_numbers, self._starts = state["episode_numbers"].numpy().copy(), state["starts"].numpy().copy()
+        self._actions = [] if state["actions"] is None else list(state["actions"].numpy())
+        if self._frames:
+            self._frames.frames[:] = state["frames"].numpy()
+        replay = [
+            (int(episode), [row[index] for row in self._actions[start:]])
+            for index, (episode, start) in enumerate(zip(self._episode_numbers, self._starts, strict=True))
+        ]
+        self._obs = _copied(self._guarded("reset", {"replay": replay}))
+        different = _differing(self._obs, state["obs"])
+        if different:
+            return f"environment {different[0]} did not return to its observation; this resume is not exact"
+        return None
+
+    # -- one row ----------------------------------------------------------------------------------------------------
+
+    def _observe(self, obs: Any, fresh: np.ndarray, dones: np.ndarray) -> Any:
+        self._obs = obs = _copied(obs)
+        self._check_finite(obs)
+        if self._frames:
+            obs = self._frames(obs, fresh)
+        if not self._obs_normalizers:
+            return obs
+        # An observation that ends an episode starts no row in which an action counts.
+        starts_row = ~dones
+        if "" in self._obs_normalizers:
+            return self._obs_normalizers[""](obs, starts_row)
+        return {key: self._obs_normalizers[key](part, starts_row) for key, part in obs.items()}
+
+    def _check_finite(self, obs: Any, name: str = "the observation") -> None:
+        if isinstance(obs, dict):
+            for key, part in obs.items():
+                self._check_finite(part, f"obs[{key!r}]")
+        # The sum is finite if all numbers are (short of an overflow, which the second look sorts out).
+        elif obs.dtype.kind == "f" and not np.isfinite(obs.sum()):
+            finite = np.isfinite(obs).reshape(len(obs), -1).all(1)
+            if not finite.all():
+                index = int(np.argmin(finite))
+                steps = int(self._lengths[index])
+                raise EnvError(f"environment {index}: {name} has a NaN or infinite number after {steps} steps")
+
+    def _count(
+        self, rewards: np.ndarray, dones: np.ndarray, valid: np.ndarray, truncateds: np.ndarray, info: dict[str, Any]
+    ) -> None:
+        ends = dones
+        if "lives" in info and "terminated" in info:  # EnvPool's Atari: a lost life ends no episode of the game
+            rewards = info["reward"] * valid
+            ends = (info["terminated"].astype(bool) & valid) | truncateds
+        self._returns += rewards
+        self._lengths += valid
+        if ends.any():
+            for index in np.flatnonzero(ends):
+                self.episodes.append(Episode(int(index), float(self._returns[index]), int(self._lengths[index])))
+            self._returns[ends] = 0.0
+            self._lengths[ends] = 0
+
+    def _remember(self, env_actions: np.ndarray, valid: np.ndarray) -> None:
+        self._actions.append(env_actions)
+        if not valid.all():  # reset rows: those episodes begin after this row
+            self._starts[~valid] = len(self._actions)
+            self._episode_numbers[~valid] += 1
+            oldest = int(self._starts.min())
+            del self._actions[:oldest]
+            self._starts -= oldest
+
+    def _restart_row(self) -> Step:
+        obs, self._restart = self._restart, None
+        none = np.zeros(self.num_envs, bool)
+        obs = self._observe(obs, ~none, none)
+        return Step(obs, np.zeros(self.num_envs, np.float32), none, none.copy(), none.copy(), {})
+
+    def _to_env(self, actions: np.ndarray) -> np.ndarray:
+        space = self.action_space
+        actions = np.asarray(actions).reshape(self.num_envs, *space.shape)
+        if space.type == "Box":
+            return np.clip(actions, space.low, space.high).astype(space.dtype)
+        return actions.astype(space.dtype) + self._action_start  # a new array: it is kept for a resume
+
+    # -- faults -----------------------------------------------------------------------------------------------------
+
+    def _guarded(self, method: str, argument: Any = None) -> Any:
+        """Call the backend; whatever goes wrong in there becomes an EnvError that names the environment."""
+        asynchronous = hasattr(self._backend, "processes")
+        try:
+            if asynchronous:
+                return self._ask_workers(method, argument)
+            with _Alarm(self.timeout):
+                return self._ask(method, argument)
+        except EnvError:
+            raise
+        except Exception as error:
+            lost = [i for i, p in enumerate(getattr(self._backend, "processes", [])) if not p.is_alive()]
+            if lost:
+                code = self._backend.processes[lost[0]].exitcode
+                raise EnvError(f"environment {lost[0]}: its worker process died with exit code {code}") from error
+            raise EnvError(f"the environments' {method} raised {type(error).__name__}: {error}") from error
+
+    def _ask(self, method: str, argument: Any) -> Any:
+        if method == "step":
+            return self._backend.step(argument)
+        return self._backend.reset(options=argument)[0] if argument else self._backend.reset()[0]
+
+    def _ask_workers(self, method: str, argument: Any) -> Any:
+        from multiprocessing import TimeoutError as WorkerTimeout
+
+        begin: Callable = self._backend.step_async if method == "step" else self._backend.reset_async
+        wait: Callable = self._backend.step_wait if method == "step" else self._backend.reset_wait
+        begin(argument) if method == "step" else begin(options=argument)
+        try:
+            result = wait(timeout=self.timeout)
+        except WorkerTimeout as error:
+            hung = [i for i, pipe in enumerate(self._backend.parent_pipes) if not pipe.poll()]
+            raise EnvError(f"environment {hung[0]}: {method} did not answer within {self.timeout} s") from error
+        return result if method == "step" else result[0]
+
+
+class _Alarm:
+    """Raises TimeoutError in the main thread if the body outlasts the limit; elsewhere it does nothing."""
+
+    def __init__(self, seconds: float | None) -> None:
+        self._seconds = seconds if threading.current_thread() is threading.main_thread() else None
+
+    def __enter__(self) -> None:
+        if self._seconds:
+            self._previous = signal.signal(signal.SIGALRM, self._raise)
+            signal.setitimer(signal.ITIMER_REAL, self._seconds)
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._seconds:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, self._previous)
+
+    def _raise(self, *_: object) -> None:
+        raise TimeoutError(f"no answer within {self._seconds} s")
+
+
+def _make_normalizers(spec: SpaceSpec, training: bool) -> dict[str, ObsNormalizer]:
+    parts = spec.spaces if spec.type == "Dict" else {"": spec}
+    for key, part in parts.items():
+        if part.type != "Box" or part.is_image:
+            raise ValueError(f"normalize_obs needs vectors of numbers, and obs{f'[{key!r}]' if key else ''} is not one")
+    return {key: ObsNormalizer(part.shape, training) for key, part in parts.items()}
+
+
+def _normalized_space(spec: SpaceSpec) -> SpaceSpec:
+    if spec.type == "Dict":
+        return replace(spec, spaces={key: _normalized_space(part) for key, part in spec.spaces.items()})
+    return replace(spec, dtype="float32", low=-ObsNormalizer.clip, high=ObsNormalizer.clip)
+
+
+def _copied(obs: Any) -> Any:
+    """A copy of our own: some backends and environments write the next observation over the last."""
+    return {key: np.array(part) for key, part in obs.items()} if isinstance(obs, dict) else np.array(obs)
+
+
+def _to_tensors(obs: Any) -> Any:
+    if isinstance(obs, dict):
+        return {key: torch.from_numpy(part) for key, part in obs.items()}
+    return None if obs is None else torch.from_numpy(obs)
+
+
+def _differing(obs: Any, saved: Any) -> list[int]:
+    parts = [(obs[key], saved[key]) for key in obs] if isinstance(obs, dict) else [(obs, saved)]
+    same = np.ones(len(parts[0][0]), bool)
+    for now, then in parts:
+        same &= (now == then.numpy()).reshape(len(same), -1).all(1)
+    return np.flatnonzero(~same).tolist()
+
+
+def vector_env_spaces(backend: Any) -> tuple[SpaceSpec, SpaceSpec, Any]:
+    """Spaces of one environment of a Gymnasium vector env, and the first action where its actions do not start at 0."""
+    action_space = backend.single_action_space
+    return read_space(backend.single_observation_space), read_space(action_space), getattr(action_space, "start", 0)

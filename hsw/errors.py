@@ -1,0 +1,68 @@
+"""Errors that end a run, each with the exit code that the process reports."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class HswError(Exception):
+    """A fault that one sentence explains."""
+
+    exit_code = 1
+
+
+class ConfigError(HswError, ValueError):
+    """The configuration cannot work; nothing was started. Also raised by constructors and storages."""
+
+    exit_code = 2
+
+
+class EnvError(HswError):
+    """An environment broke its contract."""
+
+    exit_code = 3
+
+
+class NonFiniteError(HswError):
+    """A loss or a gradient is NaN or infinite.
+
+    Args:
+        message: Which tensor, in which update.
+        batch: The offending batch, a mapping of names to tensors; the run saves it beside its checkpoints.
+    """
+
+    exit_code = 4
+
+    def __init__(self, message: str, batch: dict[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.batch = batch or {}
+
+
+class WorkersLostError(HswError):
+    """Worker processes died more often than the budget allows."""
+
+    exit_code = 5
+
+
+class ResourceError(HswError):
+    """Disk or memory gave out."""
+
+    exit_code = 6
+
+
+class CorruptError(HswError):
+    """A file is damaged, too new, or not to be trusted."""
+
+    exit_code = 7
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal stopped the run after its state was saved. Not an Exception: it also ends the sweep around the run.
+
+    Args:
+        signum: The signal's number; the exit code is 128 + signum, as shells report it.
+    """
+
+    def __init__(self, message: str, signum: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signum

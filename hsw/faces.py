@@ -1,0 +1,67 @@
+"""What the commands have in common: where the configs are, and how an error reaches a person."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from hsw.errors import ConfigError, HswError, Interrupted
+
+_SECRET = re.compile(r"(api[_-]?key|secret|password|passwd|access[_-]?token|auth[_-]?token)", re.IGNORECASE)
+
+
+def conf_folder() -> Path:
+    """The configs: beside the package in a checkout, inside it when installed from a wheel."""
+    inside = Path(__file__).resolve().parent / "conf"
+    return inside if inside.is_dir() else inside.parents[1] / "conf"
+
+
+def refuse_secrets(arguments: Iterable[str]) -> None:
+    """Keep keys out of configs, which are saved, logged and uploaded.
+
+    Raises:
+        ConfigError: If an argument's name or value is a secret.
+    """
+    secrets = [value for name, value in os.environ.items() if _SECRET.search(name) and len(value) >= 8]
+    for argument in arguments:
+        name, _, value = argument.partition("=")
+        if _SECRET.search(name):
+            raise ConfigError(f"{name} looks like a secret, and configs are saved; set it in the environment instead")
+        if any(secret in value for secret in secrets):
+            raise ConfigError(
+                f"{name} has the value of a secret in the environment, and configs are saved; leave it there"
+            )
+
+
+def run_main(main: Callable[[], None]) -> None:
+    """Run a command; an error ends the process with one sentence and its exit code."""
+    try:
+        main()
+    except Interrupted as stop:
+        _leave(str(stop), stop.exit_code)
+    except KeyboardInterrupt:
+        _leave("interrupted before anything was saved", 130)
+    except HswError as error:
+        _leave(str(error), error.exit_code)
+    except OSError as error:
+        place = f" {error.filename}" if error.filename else ""
+        _leave(f"cannot use{place}: {error.strerror or error}", 6)
+    except MemoryError:
+        _leave("out of memory", 6)
+    except Exception as error:
+        if type(error).__module__.split(".")[0] in ("hydra", "omegaconf"):
+            from hsw.suggest import explain
+
+            _leave(explain(error, sys.argv[1:]), ConfigError.exit_code)
+        print(f"hsw: unexpected {type(error).__name__}: {error}", file=sys.stderr)
+        traceback.print_exc()
+        sys.exit(1)
+
+
+def _leave(message: str, code: int) -> None:
+    print(f"hsw: {message}", file=sys.stderr, flush=True)
+    sys.exit(code)

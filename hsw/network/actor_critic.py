@@ -1,0 +1,148 @@
+"""The policies of the on-policy algorithms."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from hsw.network.distribution import make_distribution
+from hsw.network.encoder import make_encoder, orthogonal
+from hsw.spaces import SpaceLike, read_space
+
+EncoderName = Literal["auto", "mlp", "dict", "minatar", "nature_cnn", "impala_resnet"]
+
+
+class Policy(nn.Module, ABC):
+    """Networks that act. The keys of act's extras are the fields that storage.add takes, named in `extras`."""
+
+    extras: ClassVar[tuple[str, ...]]
+
+    @abstractmethod
+    def act(self, obs: Any, deterministic: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
+        """Choose actions.
+
+        Args:
+            obs: [B, *shape], or a dict of them.
+            deterministic: Take the mode of the distribution instead of a sample.
+
+        Returns:
+            Actions, [B, *action_shape], and the extras, [B] each.
+        """
+
+
+class ActorCritic(Policy):
+    """A policy and a value head on one encoder, or on one encoder each (PPO).
+
+    Args:
+        observation_space, action_space: In any form that read_space takes.
+        encoder: A name in EncoderName, or a callable that takes the SpaceSpec and returns a module with out_dim.
+        hidden_sizes, activation: Of the MLPs.
+        shared: One encoder for both heads; None shares it for images and for nothing else, as PPO's authors do.
+    """
+
+    extras = ("log_probs", "values")
+
+    def __init__(
+        self,
+        observation_space: SpaceLike,
+        action_space: SpaceLike,
+        encoder: EncoderName | Callable[..., Any] = "auto",
+        hidden_sizes: Sequence[int] = (64, 64),
+        activation: Literal["tanh", "relu", "elu"] = "tanh",
+        shared: bool | None = None,
+    ) -> None:
+        super().__init__()
+        space = read_space(observation_space)
+        if shared is None:
+            shared = space.is_image
+        self.distribution = make_distribution(read_space(action_space))
+        self.encoder = make_encoder(encoder, space, hidden_sizes, activation)
+        self.value_encoder = None if shared else make_encoder(encoder, space, hidden_sizes, activation)
+        self.policy_head = orthogonal(nn.Linear(self.encoder.out_dim, self.distribution.params_dim), 0.01)
+        self.value_head = orthogonal(nn.Linear(self.encoder.out_dim, 1), 1.0)
+
+    def _params_and_values(self, obs: Any) -> tuple[Tensor, Tensor]:
+        features = self.encoder(obs)
+        value_features = features if self.value_encoder is None else self.value_encoder(obs)
+        return self.policy_head(features), self.value_head(value_features).squeeze(-1)
+
+    def act(self, obs: Any, deterministic: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
+        params, values = self._params_and_values(obs)
+        actions = self.distribution.mode(params) if deterministic else self.distribution.sample(params)
+        return actions, {"log_probs": self.distribution.log_prob(params, actions), "values": values}
+
+    def value(self, obs: Any) -> Tensor:
+        """V(obs), [B]."""
+        return self._params_and_values(obs)[1]
+
+    def evaluate(self, obs: Any, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Log-probabilities of actions, entropies and values under the current weights, [B] each."""
+        params, values = self._params_and_values(obs)
+        return *self.distribution.log_prob_and_entropy(params, actions), values
+
+
+class DecoupledActorCritic(Policy):
+    """DAAC's two networks (Raileanu & Fergus 2021, arXiv:2102.10330), which share nothing.
+
+    The policy network has an encoder, a policy head and an advantage head: one linear layer on the policy's features
+    and the action. The value network has its own encoder.
+
+    Args: as in ActorCritic.
+    """
+
+    extras = ("log_probs", "values", "adv_preds")
+
+    def __init__(
+        self,
+        observation_space: SpaceLike,
+        action_space: SpaceLike,
+        encoder: EncoderName | Callable[..., Any] = "auto",
+        hidden_sizes: Sequence[int] = (64, 64),
+        activation: Literal["tanh", "relu", "elu"] = "tanh",
+    ) -> None:
+        super().__init__()
+        space = read_space(observation_space)
+        self.distribution = make_distribution(read_space(action_space))
+        self.encoder = make_encoder(encoder, space, hidden_sizes, activation)
+        self.policy_head = orthogonal(nn.Linear(self.encoder.out_dim, self.distribution.params_dim), 0.01)
+        inputs = self.encoder.out_dim + self.distribution.action_dim
+        self.advantage_head = orthogonal(nn.Linear(inputs, 1), 1.0)
+        self.value_encoder = make_encoder(encoder, space, hidden_sizes, activation)
+        self.value_head = orthogonal(nn.Linear(self.value_encoder.out_dim, 1), 1.0)
+
+    def policy_parameters(self) -> list[nn.Parameter]:
+        """Encoder, policy head and advantage head: what the policy phase trains."""
+        value = {id(parameter) for parameter in self.value_parameters()}
+        return [parameter for parameter in self.parameters() if id(parameter) not in value]
+
+    def value_parameters(self) -> list[nn.Parameter]:
+        """The value network: what the value phase trains."""
+        return [*self.value_encoder.parameters(), *self.value_head.parameters()]
+
+    def _advantages(self, features: Tensor, actions: Tensor) -> Tensor:
+        return self.advantage_head(torch.cat([features, self.distribution.features(actions)], -1)).squeeze(-1)
+
+    def act(self, obs: Any, deterministic: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
+        features = self.encoder(obs)
+        params = self.policy_head(features)
+        actions = self.distribution.mode(params) if deterministic else self.distribution.sample(params)
+        return actions, {
+            "log_probs": self.distribution.log_prob(params, actions),
+            "values": self.value(obs),
+            "adv_preds": self._advantages(features, actions),
+        }
+
+    def value(self, obs: Any) -> Tensor:
+        """V(obs), [B], from the value network alone."""
+        return self.value_head(self.value_encoder(obs)).squeeze(-1)
+
+    def evaluate(self, obs: Any, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Log-probabilities of actions, entropies and advantage predictions under the current weights, [B] each."""
+        features = self.encoder(obs)
+        return *self.distribution.log_prob_and_entropy(self.policy_head(features), actions), self._advantages(
+            features, actions
+        )

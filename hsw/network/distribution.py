@@ -1,0 +1,141 @@
+"""Action distributions as plain functions of the policy head's output.
+
+They do what torch.distributions does for the four kinds of action spaces, without its argument checks, which cost as
+much as a small network. Samples come from torch's global generator.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from hsw.errors import ConfigError
+from hsw.spaces import SpaceSpec
+
+
+class Categorical(nn.Module):
+    """One of n choices. Actions are int64, [B] or [B, 1]."""
+
+    def __init__(self, space: SpaceSpec) -> None:
+        super().__init__()
+        self.params_dim = self.action_dim = space.nvec[0]
+
+    def sample(self, params: Tensor) -> Tensor:
+        # argmax(p / Exp(1)) is distributed as p: the exponential race.
+        return (params.softmax(-1) / torch.empty_like(params).exponential_()).argmax(-1)
+
+    def mode(self, params: Tensor) -> Tensor:
+        return params.argmax(-1)
+
+    def log_prob(self, params: Tensor, actions: Tensor) -> Tensor:
+        return params.log_softmax(-1).gather(-1, actions.reshape(-1, 1)).squeeze(-1)
+
+    def log_prob_and_entropy(self, params: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        log_probs = params.log_softmax(-1)
+        entropy = -(log_probs.exp() * log_probs).sum(-1)
+        return log_probs.gather(-1, actions.reshape(-1, 1)).squeeze(-1), entropy
+
+    def features(self, actions: Tensor) -> Tensor:
+        """Actions as the input of another head: one-hot, [B, n]."""
+        return nn.functional.one_hot(actions.reshape(-1), self.action_dim).float()
+
+
+class MultiCategorical(nn.Module):
+    """k independent choices. Actions are int64, [B, k]."""
+
+    def __init__(self, space: SpaceSpec) -> None:
+        super().__init__()
+        self.nvec = list(space.nvec)
+        self.params_dim = self.action_dim = sum(space.nvec)
+
+    def sample(self, params: Tensor) -> Tensor:
+        race = [part.softmax(-1) / torch.empty_like(part).exponential_() for part in params.split(self.nvec, -1)]
+        return torch.stack([part.argmax(-1) for part in race], -1)
+
+    def mode(self, params: Tensor) -> Tensor:
+        return torch.stack([part.argmax(-1) for part in params.split(self.nvec, -1)], -1)
+
+    def log_prob(self, params: Tensor, actions: Tensor) -> Tensor:
+        return self.log_prob_and_entropy(params, actions)[0]
+
+    def log_prob_and_entropy(self, params: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        parts = [part.log_softmax(-1) for part in params.split(self.nvec, -1)]
+        log_prob = sum(part.gather(-1, actions[:, i : i + 1]).squeeze(-1) for i, part in enumerate(parts))
+        entropy = sum(-(part.exp() * part).sum(-1) for part in parts)
+        return log_prob, entropy  # type: ignore[return-value]
+
+    def features(self, actions: Tensor) -> Tensor:
+        hot = [nn.functional.one_hot(actions[:, i], n) for i, n in enumerate(self.nvec)]
+        return torch.cat(hot, -1).float()
+
+
+class Bernoulli(nn.Module):
+    """k independent coins. Actions are int8, [B, *shape]."""
+
+    def __init__(self, space: SpaceSpec) -> None:
+        super().__init__()
+        self.shape = space.shape
+        self.params_dim = self.action_dim = math.prod(space.shape)
+
+    def sample(self, params: Tensor) -> Tensor:
+        return params.sigmoid().bernoulli().to(torch.int8).unflatten(-1, self.shape)
+
+    def mode(self, params: Tensor) -> Tensor:
+        return (params > 0).to(torch.int8).unflatten(-1, self.shape)
+
+    def log_prob(self, params: Tensor, actions: Tensor) -> Tensor:
+        ones = actions.reshape(params.shape).to(params.dtype)
+        return -nn.functional.binary_cross_entropy_with_logits(params, ones, reduction="none").sum(-1)
+
+    def log_prob_and_entropy(self, params: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        entropy = nn.functional.binary_cross_entropy_with_logits(params, params.sigmoid(), reduction="none").sum(-1)
+        return self.log_prob(params, actions), entropy
+
+    def features(self, actions: Tensor) -> Tensor:
+        return actions.reshape(len(actions), -1).float()
+
+
+class DiagGaussian(nn.Module):
+    """Independent normals with a log_std that does not depend on the state. Actions are float, [B, *shape].
+
+    Actions are not clipped here: the log-probability is that of the sample, and the environment gets the clipped one.
+    """
+
+    def __init__(self, space: SpaceSpec) -> None:
+        super().__init__()
+        self.shape = space.shape
+        self.params_dim = self.action_dim = math.prod(space.shape)
+        self.log_std = nn.Parameter(torch.zeros(self.params_dim))
+
+    def sample(self, params: Tensor) -> Tensor:
+        noise = torch.randn_like(params)
+        return (params + noise * self.log_std.exp()).unflatten(-1, self.shape)
+
+    def mode(self, params: Tensor) -> Tensor:
+        return params.unflatten(-1, self.shape)
+
+    def log_prob(self, params: Tensor, actions: Tensor) -> Tensor:
+        z = (actions.reshape(params.shape) - params) * (-self.log_std).exp()
+        return -0.5 * (z * z).sum(-1) - self.log_std.sum() - 0.5 * math.log(2 * math.pi) * self.params_dim
+
+    def log_prob_and_entropy(self, params: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        entropy = self.log_std.sum() + 0.5 * math.log(2 * math.pi * math.e) * self.params_dim
+        return self.log_prob(params, actions), entropy.expand(len(params))
+
+    def features(self, actions: Tensor) -> Tensor:
+        return actions.reshape(len(actions), -1)
+
+
+def make_distribution(space: SpaceSpec) -> Categorical | MultiCategorical | Bernoulli | DiagGaussian:
+    """The distribution for an action space; its params_dim is the width of the policy head."""
+    kinds = {
+        "Discrete": Categorical,
+        "MultiDiscrete": MultiCategorical,
+        "MultiBinary": Bernoulli,
+        "Box": DiagGaussian,
+    }
+    if space.type not in kinds:
+        raise ConfigError(f"{space.type} actions are not supported; supported are {', '.join(kinds)}")
+    return kinds[space.type](space)

@@ -1,0 +1,91 @@
+"""The run folder: who owns it, and what it was made from."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from hsw.errors import ConfigError, ResourceError
+
+
+class RunFolder:
+    """A folder that one process owns while it trains.
+
+    Args:
+        path: Made if it does not exist.
+
+    Raises:
+        ConfigError: If another process owns it.
+        ResourceError: If it cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self._lock = (path / "run.lock").open("a+")
+        except OSError as error:
+            raise ResourceError(f"cannot write into the run folder {path}: {error.strerror or error}") from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._lock.seek(0)
+            owner = self._lock.read().strip() or "unknown"
+            raise ConfigError(f"the run folder {path} is in use by process {owner}") from None
+        self._lock.truncate(0)
+        self._lock.write(str(os.getpid()))
+        self._lock.flush()
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def best(self) -> Path:
+        return self.path / "best"
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a small file.
+
+        Raises:
+            ResourceError: If the disk does not take it.
+        """
+        try:
+            (self.path / name).write_text(text)
+        except OSError as error:
+            raise ResourceError(f"cannot write {self.path / name}: {error.strerror or error}") from error
+
+    def write_versions(self) -> None:
+        """Record what ran: versions.json."""
+        packages = ("hsw", "torch", "numpy", "gymnasium", "hydra-core", "omegaconf", "envpool", "mujoco")
+        self.write_text("versions.json", json.dumps({**versions(packages), "command": sys.argv}, indent=1) + "\n")
+
+    def close(self) -> None:
+        self._lock.close()
+
+
+def versions(packages: tuple[str, ...]) -> dict[str, Any]:
+    """Versions of Python and packages, the machine, and the git commit of the code."""
+    found: dict[str, Any] = {"python": platform.python_version(), "platform": platform.platform()}
+    for package in packages:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    root = Path(__file__).resolve().parents[2]
+    if (root / ".git").exists():
+        try:
+            git = ["git", "-C", str(root)]
+            commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5)
+            changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, timeout=5)
+            found["git"] = commit.stdout.strip() + (" with changes" if changed.stdout.strip() else "")
+        except (OSError, subprocess.TimeoutExpired):
+            pass
+    return found

@@ -1,0 +1,149 @@
+"""What a loop asks of the run around it: log, save, stop."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hsw.errors import HswError, NonFiniteError, ResourceError
+from hsw.run import checkpoint
+from hsw.run.folder import RunFolder
+from hsw.run.logger import LocalLogger, Logger
+from hsw.run.progress import Progress
+from hsw.run.signals import StopSignals
+
+log = logging.getLogger("hsw")
+
+
+class Every:
+    """True once per interval of steps, however far a loop strides: on crossing a multiple, not on hitting it.
+
+    Args:
+        interval: None never is due.
+    """
+
+    def __init__(self, interval: int | None) -> None:
+        self.interval = interval
+        self.last = 0
+
+    def due(self, step: int) -> bool:
+        return self.interval is not None and step // self.interval > self.last // self.interval
+
+    def done(self, step: int) -> None:
+        self.last = step
+
+
+class Run:
+    """The services around a training loop. Without a folder nothing is written: the library's silent default.
+
+    Args:
+        folder: Where the run leaves its checkpoints and metrics.
+        logger: Where metrics go.
+        config: The resolved config, which the logger hands on.
+        checkpoint_interval: Steps between checkpoints.
+        quiet: Show no progress.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder | None = None,
+        logger: Logger | None = None,
+        config: dict[str, Any] | None = None,
+        checkpoint_interval: int | None = None,
+        quiet: bool = True,
+    ) -> None:
+        self.folder = folder
+        self.logger = logger or LocalLogger()
+        self.config = config or {}
+        self.every_checkpoint = Every(checkpoint_interval if folder else None)
+        self.quiet = quiet
+        self.signals = StopSignals()
+        self.progress = Progress(1, quiet=True)
+        self.saved_step: int | None = None
+        self._restored: dict[str, Any] | None = None
+
+    def start(self, num_train_steps: int, step: int) -> None:
+        """Begin to log and to show progress."""
+        self.progress = Progress(num_train_steps, quiet=self.quiet)
+        self.every_checkpoint.done(step)
+        if self.folder:
+            checkpoint.sweep_unfinished(self.folder.checkpoints)
+            self.logger.start(self.folder.path, self.config, self._restored)
+
+    def log(self, step: int, metrics: dict[str, float]) -> None:
+        if self.folder:
+            self.logger.log(step, metrics)
+
+    def save(self, state: dict[str, Any], step: int, final: bool = False) -> None:
+        """Save a checkpoint.
+
+        Raises:
+            ResourceError: If it is the final one and the disk does not take it; an earlier one only warns.
+            NonFiniteError: If the networks are not finite: they never replace what can be resumed.
+        """
+        if not self.folder:
+            return
+        if not checkpoint.all_finite(state["policy"]):
+            raise NonFiniteError(f"the networks hold NaN or infinite numbers at step {step}")
+        self.every_checkpoint.done(step)
+        try:
+            state = {**state, "logger": self.logger.state_dict()}
+            checkpoint.save_checkpoint(self.folder.checkpoints, state, {"step": step})
+            self.saved_step = step
+        except ResourceError as error:
+            if final:
+                raise
+            log.warning("%s; training goes on, and the next checkpoint may succeed", error)
+
+    def save_best(self, state: dict[str, Any], step: int, score: float) -> None:
+        """Keep the networks of the best evaluation so far."""
+        if not self.folder or not checkpoint.all_finite(state):
+            return
+        try:
+            checkpoint.save_checkpoint(self.folder.best, state, {"step": step, "score": score}, keep=1)
+        except ResourceError as error:
+            log.warning("%s; training goes on", error)
+
+    def load(self) -> dict[str, Any]:
+        """The newest good checkpoint's state; says which were passed over.
+
+        Raises:
+            CorruptError: If none is good.
+        """
+        assert self.folder is not None
+        state, meta, complaints = checkpoint.load_newest(self.folder.checkpoints)
+        for complaint in complaints:
+            log.warning("%s; the checkpoint before it is used", complaint)
+        self.saved_step = meta["step"]
+        self._restored = state["logger"]
+        return state
+
+    def save_batch(self, batch: dict[str, Any], step: int) -> Path | None:
+        """Keep the batch that made a loss not finite."""
+        if not self.folder or not batch:
+            return None
+        path = self.folder.path / f"nonfinite-{step}"
+        try:
+            checkpoint.write_state(path, {key: _tensors(value) for key, value in batch.items()}, {"step": step})
+        except OSError as error:
+            log.warning("cannot save the offending batch: %s", error)
+            return None
+        return path
+
+    def finish(self, error: BaseException | None) -> None:
+        """Close the logger and the progress line."""
+        self.progress.close()
+        code = 0 if error is None else getattr(error, "exit_code", 1)
+        if self.folder:
+            self.logger.finish(code)
+        if isinstance(error, HswError) and self.saved_step is not None:
+            log.warning("the last checkpoint is of step %d", self.saved_step)
+
+
+def _tensors(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _tensors(part) for key, part in value.items()}
+    return value.detach() if isinstance(value, torch.Tensor) else value

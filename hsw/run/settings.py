@@ -1,0 +1,53 @@
+"""The root of the config: what every run has, whatever it trains."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from hsw.ranges import Range
+
+
+@dataclass
+class Settings:
+    """Names, types and ranges of the root's keys; conf/config.yaml gives them values.
+
+    Attributes:
+        seed: Root of the seed tree.
+        device: auto, cpu, cuda or cuda:<index>.
+        threads: torch's threads: 1 for MLPs, as many as there are cores for convolutions.
+        num_train_steps: Budget, in valid environment steps summed over environments.
+        tag: Name of what is being tried; wandb's group.
+        resume: A run folder to continue.
+        allow: Further packages that targets may come from; only the command line's counts.
+        checkpoint_interval: Steps between checkpoints.
+        eval_interval: Steps between evaluations; null evaluates at the end only.
+        eval_episodes: Episodes of an evaluation.
+        eval_deterministic: Evaluate with the most likely action instead of samples.
+        quiet: Show no progress.
+    """
+
+    seed: Annotated[int, Range(0)]
+    device: str
+    threads: Annotated[int, Range(1)]
+    num_train_steps: Annotated[int, Range(1)]
+    tag: str
+    resume: str | None
+    allow: list[str]
+    checkpoint_interval: Annotated[int, Range(1)]
+    eval_interval: Annotated[int | None, Range(1)]
+    eval_episodes: Annotated[int, Range(1)]
+    eval_deterministic: bool
+    quiet: bool
+    observation_space: Any
+    action_space: Any
+    env: dict[str, Any]
+    network: dict[str, Any]
+    storage: dict[str, Any]
+    algorithm: dict[str, Any]
+    agent: dict[str, Any]
+    logger: dict[str, Any]
+
+
+# What a resumed run may change: how long it runs, how it reports, where it computes.
+CHANGEABLE = ("num_train_steps", "logger", "device", "threads", "quiet", "checkpoint_interval", "allow", "resume")

@@ -1,0 +1,50 @@
+"""One seed tree: every stream of random numbers is a function of the run's seed and of what it is for."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import torch
+
+# Branches of the tree. Their numbers are part of what makes an old run reproducible: never renumber.
+ENV, STORAGE, EVAL_ENV, EVAL_POLICY, GLOBAL = range(5)
+
+
+def derive_seed(seed: int, *branch: int) -> int:
+    """A seed for one branch of the tree, in [0, 2**31), independent of its neighbours (NumPy's SeedSequence)."""
+    return int(np.random.SeedSequence([seed, *branch]).generate_state(1)[0] >> 1)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed the global generators of Python, NumPy and torch."""
+    seed = derive_seed(seed, GLOBAL)
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def get_rng_state() -> dict[str, Any]:
+    """The global generators' states, as tensors and plain numbers."""
+    version, internal, gauss = random.getstate()
+    _, keys, pos, has_gauss, cached = np.random.get_state()
+    state = {
+        "python": [version, list(internal), gauss],
+        "numpy": {"keys": torch.from_numpy(keys.astype(np.int64)), "rest": [int(pos), int(has_gauss), float(cached)]},
+        "torch": torch.get_rng_state(),
+    }
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        state["cuda"] = torch.cuda.get_rng_state_all()
+    return state
+
+
+def set_rng_state(state: dict[str, Any]) -> None:
+    """Restore what get_rng_state returned."""
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+    keys = state["numpy"]["keys"].numpy().astype(np.uint32)
+    np.random.set_state(("MT19937", keys, *state["numpy"]["rest"]))
+    torch.set_rng_state(state["torch"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda"])

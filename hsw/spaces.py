@@ -1,0 +1,161 @@
+"""Observation and action spaces in one form, whether they come from Gymnasium, a DictConfig or a dict."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+SUPPORTED = ("Box", "Discrete", "MultiDiscrete", "MultiBinary", "Dict")
+
+# Everything that a user may hand over as a space.
+SpaceLike = Any  # gym.Space | DictConfig | Mapping | SpaceSpec
+
+
+@dataclass(frozen=True)
+class SpaceSpec:
+    """What a storage or a network needs to know of a space.
+
+    Attributes:
+        type: One of SUPPORTED.
+        shape: Shape of one element as a tensor: () for Discrete, (k,) for MultiDiscrete and MultiBinary.
+        dtype: NumPy name of the element's dtype, "int64" for Discrete and MultiDiscrete.
+        low, high: Bounds of a Box, a number where they are uniform, else nested tuples of the Box's shape.
+        nvec: Number of choices of each categorical dimension: (n,) for Discrete.
+        spaces: The parts of a Dict, in sorted order.
+    """
+
+    type: str
+    shape: tuple[int, ...] = ()
+    dtype: str = "float32"
+    low: Any = -math.inf
+    high: Any = math.inf
+    nvec: tuple[int, ...] = ()
+    spaces: dict[str, SpaceSpec] = field(default_factory=dict)
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """The tensor dtype in which elements are stored: the space's own, pixels stay uint8."""
+        return torch.from_numpy(np.empty(0, self.dtype)).dtype
+
+    @property
+    def is_image(self) -> bool:
+        """A three-dimensional Box of bytes or booleans."""
+        return self.type == "Box" and len(self.shape) == 3 and self.dtype in ("uint8", "bool")
+
+    @property
+    def is_bounded(self) -> bool:
+        return self.type == "Box" and bool(np.all(np.isfinite(self.low)) and np.all(np.isfinite(self.high)))
+
+    def empty(self, *leading: int, device: torch.device | str = "cpu") -> Any:
+        """Uninitialised memory for elements, [*leading, *shape]; a dict of tensors for a Dict."""
+        if self.type == "Dict":
+            return {key: part.empty(*leading, device=device) for key, part in self.spaces.items()}
+        return torch.empty((*leading, *self.shape), dtype=self.torch_dtype, device=device)
+
+
+def read_space(space: SpaceLike) -> SpaceSpec:
+    """Read a space from any of the forms in which it arrives.
+
+    Args:
+        space: A gymnasium.Space, a SpaceSpec, or the config form of one. The minimal config forms are
+            {"shape": (4,)} for an observation (three dimensions without a dtype are uint8 pixels),
+            {"shape": (n,), "type": "Discrete", "range": [0, n - 1]} and
+            {"shape": (k,), "type": "Box", "range": [low, high]}.
+
+    Raises:
+        ValueError: If the space is of a kind that hsw does not support, or the config form is incomplete.
+    """
+    if isinstance(space, SpaceSpec):
+        return space
+    if isinstance(space, gym.Space):
+        return _read_gym(space)
+    if isinstance(space, DictConfig):
+        space = OmegaConf.to_container(space, resolve=True)
+    if isinstance(space, Mapping):
+        return _read_mapping(space)
+    raise ValueError(f"a space must be a gymnasium.Space or a config with a shape, not {space!r}")
+
+
+def space_config(space: SpaceLike) -> dict[str, Any]:
+    """The config form of a space: plain Python scalars and lists only, uniform bounds as one number."""
+    spec = read_space(space)
+    if spec.type == "Dict":
+        return {"type": "Dict", "spaces": {key: space_config(part) for key, part in spec.spaces.items()}}
+    if spec.type == "Discrete":
+        return {"shape": list(spec.nvec), "type": "Discrete", "range": [0, spec.nvec[0] - 1]}
+    if spec.type == "MultiDiscrete":
+        top = max(spec.nvec) - 1
+        return {"shape": list(spec.shape), "type": "MultiDiscrete", "range": [0, top], "nvec": list(spec.nvec)}
+    if spec.type == "MultiBinary":
+        return {"shape": list(spec.shape), "type": "MultiBinary", "range": [0, 1]}
+    config = {"shape": list(spec.shape), "type": "Box", "dtype": spec.dtype, "low": spec.low, "high": spec.high}
+    first = [float(np.ravel(bound)[0]) if np.size(bound) else 0.0 for bound in (spec.low, spec.high)]
+    return {**config, "range": first}
+
+
+def _unsupported(name: str) -> ValueError:
+    return ValueError(f"{name} spaces are not supported; supported are {', '.join(SUPPORTED)}")
+
+
+def _read_gym(space: gym.Space) -> SpaceSpec:
+    if isinstance(space, gym.spaces.Box):
+        low, high = _bound(space.low), _bound(space.high)
+        return SpaceSpec("Box", tuple(map(int, space.shape)), space.dtype.name, low, high)
+    if isinstance(space, gym.spaces.Discrete):
+        return _categorical("Discrete", (int(space.n),))
+    if isinstance(space, gym.spaces.MultiDiscrete):
+        if space.nvec.ndim != 1:
+            raise ValueError(f"a MultiDiscrete space must have one dimension, not shape {space.shape}")
+        return _categorical("MultiDiscrete", tuple(map(int, space.nvec)))
+    if isinstance(space, gym.spaces.MultiBinary):
+        return SpaceSpec("MultiBinary", tuple(map(int, space.shape)), "int8", 0, 1)
+    if isinstance(space, gym.spaces.Dict):
+        return SpaceSpec("Dict", spaces={key: read_space(space[key]) for key in sorted(space.spaces)})
+    raise _unsupported(type(space).__name__)
+
+
+def _categorical(kind: str, nvec: tuple[int, ...]) -> SpaceSpec:
+    return SpaceSpec(kind, () if kind == "Discrete" else (len(nvec),), "int64", 0, max(nvec) - 1, nvec)
+
+
+def _read_mapping(config: Mapping[str, Any]) -> SpaceSpec:
+    if "spaces" in config:
+        parts = config["spaces"]
+        return SpaceSpec("Dict", spaces={str(key): read_space(parts[key]) for key in sorted(parts)})
+    if config.get("shape") is None:
+        raise ValueError(f"a space config needs a shape, got the keys {sorted(config)}")
+    shape = tuple(int(size) for size in config["shape"])
+    kind = config.get("type", "Box")
+    if kind == "Discrete":
+        return _categorical(kind, shape)
+    if kind == "MultiDiscrete":
+        nvec = config.get("nvec") or [int(config["range"][1]) + 1] * shape[0]
+        return _categorical(kind, tuple(int(n) for n in nvec))
+    if kind == "MultiBinary":
+        return SpaceSpec(kind, shape, "int8", 0, 1)
+    if kind != "Box":
+        raise _unsupported(str(kind))
+    dtype = np.dtype(config.get("dtype") or ("uint8" if len(shape) == 3 else "float32")).name
+    pixels = (0, 255) if dtype == "uint8" else (-math.inf, math.inf)
+    low, high = config.get("range") or pixels
+    return SpaceSpec("Box", shape, dtype, _bound(config.get("low", low)), _bound(config.get("high", high)))
+
+
+def _bound(bound: Any) -> Any:
+    """One number where a bound is uniform, else nested tuples."""
+    values = np.asarray(bound)
+    if values.size and (values == values.flat[0]).all():
+        return values.flat[0].item()
+    nested = values.tolist()
+    return _tuples(nested)
+
+
+def _tuples(nested: Any) -> Any:
+    return tuple(_tuples(item) for item in nested) if isinstance(nested, list) else nested

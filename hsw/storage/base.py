@@ -1,0 +1,136 @@
+"""The life cycle that every storage implements."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hsw.device import resolve_device
+
+
+class Storage(ABC):
+    """Memory between acting and learning.
+
+    One cycle: insert_transition (or add) for each row, before_gradients, generate_batches while the algorithm learns,
+    after_gradients. A storage never calls the agent, and draws random numbers from its own generator only.
+
+    Args:
+        size: Number of rows (a rollout's num_steps, a replay's transitions).
+        device: Where the tensors live.
+        actor: The policy, for values that the storage needs (None: bound later).
+        algorithm: The algorithm that learns from it (None: bound later).
+    """
+
+    def __init__(self, size: int, device: torch.device | str, actor: Any, algorithm: Any, *args: Any) -> None:
+        self.size = size
+        self.device = resolve_device(device)
+        self.actor = actor
+        self.algorithm = algorithm
+        self.generator = torch.Generator()  # on the CPU: an order of indices that is the same on every device
+        self.generator.manual_seed(0)
+
+    @classmethod
+    def create_factory(cls, size: int, *args: Any, **kwargs: Any) -> Callable[..., Storage]:
+        """A function make(device, actor, algorithm) that constructs the storage and binds it.
+
+        Args:
+            size: The storage's size.
+            args: observation_space, action_space, then whatever the constructor takes after its size.
+            kwargs: Constructor arguments by name.
+        """
+        spaces, rest = args[:2], args[2:]
+
+        def make(device: torch.device | str, actor: Any, algorithm: Any) -> Storage:
+            # Every concrete constructor begins (observation_space, action_space, device, size).
+            positional = (*spaces, device, size, *rest) if len(spaces) == 2 else (*spaces,)
+            named = kwargs if len(spaces) == 2 else {**kwargs, "device": device, cls.size_name: size}
+            return cls(*positional, **named).bind(actor, algorithm)
+
+        return make
+
+    # The constructor's name for its size.
+    size_name = "num_steps"
+
+    def bind(self, actor: Any, algorithm: Any) -> Storage:
+        """Attach the policy and the algorithm. Returns self."""
+        self.actor, self.algorithm = actor, algorithm
+        return self
+
+    def seed(self, seed: int) -> None:
+        """Seed the storage's own generator."""
+        self.generator.manual_seed(seed)
+
+    @classmethod
+    def extras(cls) -> tuple[str, ...]:
+        """The fields of a transition that the policy contributes, beside its actions."""
+        return ()
+
+    @abstractmethod
+    def init_tensors(self, sample: dict[str, Any]) -> None:
+        """Allocate memory for rows like this sample, a dict of [N, ...] values."""
+
+    @abstractmethod
+    def insert_transition(self, sample: dict[str, Any]) -> None:
+        """Store one row, a dict of [N, ...] values with the names that add takes."""
+
+    @abstractmethod
+    def insert_data_slice(self, new_data: dict[str, Any]) -> None:
+        """Replace what is stored by new_data, in the form of get_all_buffer_data."""
+
+    @abstractmethod
+    def get_all_buffer_data(self, data_to_cpu: bool = False) -> dict[str, Any]:
+        """Everything stored, by field name; on the CPU if asked."""
+
+    @abstractmethod
+    def before_gradients(self, actor: Any, algo: Any, *args: Any) -> None:
+        """Called when the data is complete and before the algorithm draws batches."""
+
+    @abstractmethod
+    def after_gradients(self, actor: Any, algo: Any, info: dict[str, Any], *args: Any) -> dict[str, Any]:
+        """Called after the algorithm's update. Returns info, possibly with the storage's own figures."""
+
+    @abstractmethod
+    def generate_batches(
+        self, num_mini_batch: int, mini_batch_size: int | None, num_epochs: int = 1, *args: Any, shuffle: bool = True
+    ) -> Iterator[Any]:
+        """Batches with named fields."""
+
+    @abstractmethod
+    def reset(self) -> None:
+        """Forget what is stored; memory stays allocated."""
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """The contents and the generator, as tensors and plain values."""
+
+    @abstractmethod
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what state_dict returned."""
+
+    def update_storage_parameter(self, parameter_name: str, new_parameter_value: Any) -> None:
+        """Set an attribute of the storage, or of its algorithm.
+
+        Raises:
+            AttributeError: If neither has it.
+        """
+        for owner in (self, self.algorithm):
+            if owner is not None and not parameter_name.startswith("_") and hasattr(owner, parameter_name):
+                setattr(owner, parameter_name, new_parameter_value)
+                return
+        raise AttributeError(f"neither {type(self).__name__} nor its algorithm has a parameter {parameter_name!r}")
+
+
+def tree_map(function: Callable[..., Any], value: Any, *others: Any) -> Any:
+    """Apply a function to a tensor, or to every part of a dict observation."""
+    if isinstance(value, dict):
+        return {key: tree_map(function, part, *(other[key] for other in others)) for key, part in value.items()}
+    return function(value, *others)
+
+
+def gather(source: Any, indices: Tensor) -> Any:
+    """Rows of a [K, ...] tensor, or of every part of a dict: a copy of their bytes and no more."""
+    return tree_map(lambda part: part.index_select(0, indices), source)
