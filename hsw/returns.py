@@ -49,21 +49,16 @@ def gae(
         raise ValueError(f"values has shape {tuple(values.shape)}, expected one row more than {tuple(rewards.shape)}")
 
     # The same arithmetic runs on NumPy views (small arrays: a third of torch's overhead) and on device tensors.
+    arrays: list[Any] = [rewards, values, terminateds, truncateds, valid]
     if rewards.device.type == "cpu":
-        rewards, values, terminateds, truncateds = (
-            x.detach().numpy() for x in (rewards, values, terminateds, truncateds)
-        )
-        valid = None if valid is None else valid.numpy()
-    deltas = rewards + discount * values[1:] * ~terminateds - values[:-1]
-    decays = (discount * gae_lambda) * ~(terminateds | truncateds)
-    if isinstance(deltas, Tensor):
-        decays = decays.to(deltas.dtype)
-    else:
-        deltas, decays = deltas.astype(values.dtype, copy=False), decays.astype(values.dtype)
-    if valid is not None:
+        arrays = [None if array is None else array.detach().numpy() for array in arrays]
+    r, v, terminal, cut, counts = arrays
+    deltas: Any = r + discount * v[1:] * ~terminal - v[:-1]
+    decays: Any = (discount * gae_lambda) * ~(terminal | cut)
+    if counts is not None:
         # A reset row starts nothing and passes nothing on; the done before it has already cut the trace.
-        deltas *= valid
-        decays *= valid
+        deltas *= counts
+        decays *= counts
     return torch.as_tensor(discounted_sum(deltas, decays))
 
 

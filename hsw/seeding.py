@@ -28,7 +28,8 @@ def seed_everything(seed: int) -> None:
 def get_rng_state() -> dict[str, Any]:
     """The global generators' states, as tensors and plain numbers."""
     version, internal, gauss = random.getstate()
-    _, keys, pos, has_gauss, cached = np.random.get_state()
+    numpy_state: Any = np.random.get_state()
+    _, keys, pos, has_gauss, cached = numpy_state
     state = {
         "python": [version, list(internal), gauss],
         "numpy": {"keys": torch.from_numpy(keys.astype(np.int64)), "rest": [int(pos), int(has_gauss), float(cached)]},

@@ -65,7 +65,7 @@ def open_run(config: DictConfig, folder: Path) -> Iterator[Any]:
         run = Run(run_folder, logger, plain, config.checkpoint_interval, config.quiet)
         agent = build_agent(config, run)
         try:
-            saved = OmegaConf.to_container(config, resolve=True)
+            saved: Any = OmegaConf.to_container(config, resolve=True)
             if resume:
                 agent.load_state_dict(run.load())
             run_folder.write_text("config.yaml", OmegaConf.to_yaml(OmegaConf.create(saved)))

@@ -52,6 +52,7 @@ class Agent(ABC):
     @classmethod
     def check(cls, config: dict[str, Any]) -> None:
         """Refuse settings that cannot work together, from the plain config alone, with a ConfigError."""
+        return
 
     def __init__(
         self,
@@ -75,6 +76,7 @@ class Agent(ABC):
         self.eval_episodes, self.eval_deterministic = eval_episodes, eval_deterministic
         self.run = run or Run()
         self.step = 0
+        self.iteration_start = 0  # a resumed run may be in the midst of an iteration
         self.best_score: float | None = None
         self.every_eval = Every(eval_interval)
         self.episode_returns: deque[float] = deque(maxlen=100)
@@ -115,11 +117,12 @@ class Agent(ABC):
             self.obs = self.env.reset()
         self.run.progress.update(self.step)
         try:
-            while self.step < self._budget:
-                if self.every_eval.due(self.step):
+            while self.iteration_start < self._budget:
+                if self.every_eval.due(self.iteration_start):
                     self._evaluate()
                 begin, start = self.step, time.perf_counter()
                 metrics = self._iterate()
+                self.iteration_start = self.step
                 metrics["speed/steps_per_second"] = (self.step - begin) / (time.perf_counter() - start)
                 self.run.log(self.step, {**self._episode_metrics(), **metrics})
                 if self.run.every_checkpoint.due(self.step):
@@ -199,6 +202,7 @@ class Agent(ABC):
     def _stop(self) -> None:
         signum = self.run.signals.requested
         assert signum is not None
+        self._count_episodes()  # those of a half-filled rollout
         self.run.save(self.state_dict(), self.step, final=True)
         where = f"; continue with: python -m hsw.train resume={self.run.folder.path}" if self.run.folder else ""
         raise Interrupted(f"stopped by signal {signum} at step {self.step}{where}", signum)
@@ -207,6 +211,7 @@ class Agent(ABC):
         """All that continues the run."""
         return {
             "step": self.step,
+            "iteration_start": self.iteration_start,
             "best_score": self.best_score,
             "last_eval": self.every_eval.last,
             "episode_returns": list(self.episode_returns),
@@ -225,7 +230,8 @@ class Agent(ABC):
         Raises:
             ConfigError: If the state belongs to other networks.
         """
-        self.step, self.best_score = state["step"], state["best_score"]
+        self.step, self.iteration_start = state["step"], state["iteration_start"]
+        self.best_score = state["best_score"]
         self.every_eval.done(state["last_eval"])
         self.episode_returns.extend(state["episode_returns"])
         self.episode_lengths.extend(state["episode_lengths"])

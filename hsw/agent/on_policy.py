@@ -17,7 +17,6 @@ class OnPolicyAgent(Agent):
     """Collects rollouts and hands them to the algorithm (PPO, DAAC, ...). Arguments as in Agent."""
 
     storage_type: ClassVar[type] = RolloutStorage
-    _rollout_start = 0  # the step at which the running rollout began
 
     @classmethod
     def check(cls, config: dict[str, Any]) -> None:
@@ -38,11 +37,10 @@ class OnPolicyAgent(Agent):
         storage, policy, algorithm = self.storage, self.policy, self.algorithm
         self._collect()
         # Schedules are at the value that they had when the rollout began: the first is full, and the last is not 0.
-        algorithm.progress = min(self._rollout_start / self._budget, 1.0)
+        algorithm.progress = min(self.iteration_start / self._budget, 1.0)
         storage.before_gradients(policy, algorithm)
         info = self._update()
         info = storage.after_gradients(policy, algorithm, info)
-        self._rollout_start = self.step
         self.run.progress.update(self.step, self._episode_metrics().get("train/episode_return"))
         return {f"learn/{name}": value for name, value in info.items()}
 
@@ -82,12 +80,8 @@ class OnPolicyAgent(Agent):
             self.storage.generator.set_state(generator)
             raise
 
-    def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "rollout_start": self._rollout_start}
-
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
-        self._rollout_start = state["rollout_start"]
         if not self.env.exact:
             self.storage.truncate()  # type: ignore[attr-defined]
 

@@ -28,7 +28,7 @@ class Algorithm(ABC):
     storage_type: ClassVar[type]
 
     def __init__(self, policy: Policy) -> None:
-        self.policy = policy
+        self.policy: Any = policy
         self.num_updates = 0
         self.progress = 0.0
         self._optimizers: dict[str, torch.optim.Adam] = {}
@@ -42,7 +42,7 @@ class Algorithm(ABC):
         return value * (1.0 - self.progress) if schedule == "linear" else value
 
     def optimizer(self, name: str, parameters: list[nn.Parameter], lr: float, eps: float = 1e-5) -> torch.optim.Adam:
-        """The named Adam, made when first needed: importing what it imports takes a second that acting need not wait for.
+        """The named Adam, made when first needed: what it imports takes a second that acting need not wait for.
 
         The fused implementation takes one pass over the parameters.
         """

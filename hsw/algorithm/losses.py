@@ -50,6 +50,6 @@ def normalize(advantages: Tensor) -> Tensor:
 
 
 def approximate_kl(log_probs: Tensor, old_log_probs: Tensor) -> Tensor:
-    """KL(old || new) by the estimator (r - 1) - log r, never negative (Schulman 2020, joschu.net/blog/kl-approx.html)."""
+    """KL(old || new) by the estimator (r - 1) - log r >= 0 (Schulman 2020, "Approximating KL divergence")."""
     log_ratio = (log_probs - old_log_probs).detach()
     return (log_ratio.exp() - 1 - log_ratio).mean()

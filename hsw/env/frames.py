@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -39,10 +40,10 @@ class FrameStack:
 
     def _joined(self, frames: np.ndarray) -> np.ndarray:
         if self._new_axis:
-            return np.stack(frames, axis=1)
-        return np.concatenate(frames, axis=1 + self._axis)
+            return np.stack(list(frames), axis=1)
+        return np.concatenate(list(frames), axis=1 + self._axis)
 
-    def _stack_bound(self, bound: object, size: int) -> object:
+    def _stack_bound(self, bound: Any, size: int) -> Any:
         if np.ndim(bound) == 0:
             return bound
         frames = [np.asarray(bound)] * size

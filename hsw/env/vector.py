@@ -43,7 +43,7 @@ class VectorEnv:
     valid is False; it enters no statistic.
 
     Args:
-        backend: A gymnasium.vector.VectorEnv (or anything with its reset, step and close) that resets in NEXT_STEP mode.
+        backend: A gymnasium.vector.VectorEnv, or what has its reset, step and close, in NEXT_STEP mode.
         observation_space, action_space: Of one environment.
         exact: The backend's environments are EpisodeEnvs, which can rebuild a running episode on resume.
         timeout: Seconds after which an environment counts as hung; None waits for ever.
@@ -139,9 +139,17 @@ class VectorEnv:
         episodes, self.episodes = self.episodes, []
         return episodes
 
-    def render(self) -> Any:
-        """The backend's frames, one per environment."""
-        return self._backend.render()
+    def frame(self) -> np.ndarray | None:
+        """What the first environment looks like, uint8 [H, W, 3]: rendered, or else its pixel observation."""
+        if getattr(self._backend, "render_mode", None) == "rgb_array":
+            frames = self._backend.render()
+            return np.asarray(frames[0])
+        if isinstance(self._obs, dict) or self._obs is None or self._obs.ndim != 4 or self._obs.dtype != np.uint8:
+            return None
+        pixels = self._obs[0]
+        if pixels.shape[0] < pixels.shape[-1]:  # channels first; the last of stacked frames is the newest
+            pixels = pixels.transpose(1, 2, 0)
+        return pixels[..., -3:] if pixels.shape[-1] == 3 else pixels[..., -1:].repeat(3, -1)
 
     def close(self) -> None:
         """End the environments; a worker that does not answer is killed."""

@@ -7,6 +7,7 @@ much as a small network. Samples come from torch's global generator.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -130,7 +131,7 @@ class DiagGaussian(nn.Module):
 
 def make_distribution(space: SpaceSpec) -> Categorical | MultiCategorical | Bernoulli | DiagGaussian:
     """The distribution for an action space; its params_dim is the width of the policy head."""
-    kinds = {
+    kinds: dict[str, Any] = {
         "Discrete": Categorical,
         "MultiDiscrete": MultiCategorical,
         "MultiBinary": Bernoulli,

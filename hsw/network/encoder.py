@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from itertools import pairwise
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +14,14 @@ from hsw.spaces import SpaceSpec
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "elu": nn.ELU}
 
 
-def orthogonal(layer: nn.Module, gain: float) -> nn.Module:
+Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
+
+
+def orthogonal(layer: Layer, gain: float) -> Layer:
     """Orthogonal weights and zero biases (Saxe et al. 2014). Returns the layer."""
     nn.init.orthogonal_(layer.weight, gain)
-    nn.init.zeros_(layer.bias)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
     return layer
 
 
@@ -34,7 +39,7 @@ class MLP(nn.Module):
         self.flatten = Flatten(space)
         sizes = [self.flatten.out_dim, *hidden_sizes]
         layers: list[nn.Module] = []
-        for fan_in, fan_out in zip(sizes, sizes[1:], strict=False):
+        for fan_in, fan_out in pairwise(sizes):
             layers += [orthogonal(nn.Linear(fan_in, fan_out), 2**0.5), ACTIVATIONS[activation]()]
         self.layers = nn.Sequential(*layers)
         self.out_dim = sizes[-1]
@@ -134,12 +139,12 @@ class MinAtarCNN(ConvEncoder):
 
 
 class ImpalaResNet(ConvEncoder):
-    """The residual network of IMPALA (Espeholt et al. 2018, arXiv:1802.01561), three blocks of 16, 32 and 32 channels."""
+    """IMPALA's residual network (Espeholt et al. 2018, arXiv:1802.01561): three blocks of 16, 32 and 32 channels."""
 
     def __init__(self, space: SpaceSpec, out_dim: int = 256, channels: Sequence[int] = (16, 32, 32)) -> None:
         def layers(in_channels: int) -> nn.Sequential:
             sizes = [in_channels, *channels]
-            blocks = [_ImpalaBlock(fan_in, fan_out) for fan_in, fan_out in zip(sizes, sizes[1:], strict=False)]
+            blocks = [_ImpalaBlock(fan_in, fan_out) for fan_in, fan_out in pairwise(sizes)]
             return nn.Sequential(*blocks, nn.ReLU())
 
         super().__init__(space, layers, out_dim, 2**0.5)
@@ -180,9 +185,9 @@ class DictEncoder(nn.Module):
             }
         )
         self.vectors = nn.ModuleDict({key: Flatten(part) for key, part in space.spaces.items() if not part.is_image})
-        self.out_dim = sum(int(encoder.out_dim) for encoder in self.images.values())
+        self.out_dim = sum(_width(encoder) for encoder in self.images.values())
         if self.vectors:
-            width = sum(int(part.out_dim) for part in self.vectors.values())
+            width = sum(_width(part) for part in self.vectors.values())
             self.mlp = MLP(SpaceSpec("Box", (width,)), hidden_sizes, activation)
             self.out_dim += self.mlp.out_dim
 
@@ -191,6 +196,10 @@ class DictEncoder(nn.Module):
         if self.vectors:
             features.append(self.mlp(torch.cat([part(obs[key]) for key, part in self.vectors.items()], -1)))
         return torch.cat(features, -1)
+
+
+def _width(encoder: Any) -> int:
+    return encoder.out_dim
 
 
 def make_encoder(encoder: Any, space: SpaceSpec, hidden_sizes: Sequence[int], activation: str) -> Any:

@@ -6,7 +6,7 @@ import difflib
 import inspect
 import types
 import typing
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from hsw.errors import ConfigError
@@ -51,7 +51,7 @@ def nearest(name: str, candidates: Collection[str]) -> str | None:
     leaf = name.rpartition(".")[2]
     same_leaf = [candidate for candidate in candidates if candidate.rpartition(".")[2] == leaf]
     close = difflib.get_close_matches(name, candidates, 1, 0.6)
-    return (same_leaf or close or [None])[0]
+    return next(iter(same_leaf or close), None)
 
 
 def _check_node(node: dict[str, Any], path: str, hints: dict[str, Any], places: dict[str, dict[str, Any]]) -> None:
@@ -76,18 +76,20 @@ def _check_nested(node: Any, path: str, allowed: Iterable[str]) -> None:
             _check_nested(value, f"{path}.{key}", allowed)
 
 
-def _signature(target: Callable) -> dict[str, inspect.Parameter]:
+def _signature(target: Any) -> dict[str, inspect.Parameter]:
     if inspect.ismethod(target):  # a storage's create_factory takes its class's arguments, and the size
-        owner = inspect.signature(target.__self__).parameters
+        owner = inspect.signature(target.__self__).parameters  # type: ignore[arg-type]
         return {**owner, **dict(inspect.signature(target).parameters)}
     return dict(inspect.signature(target).parameters)
 
 
-def _parameters(target: Callable) -> dict[str, Any]:
+def _parameters(target: Any) -> dict[str, Any]:
     """Annotations of every parameter that may be given by name."""
-    constructors: list[Any] = [target.__self__.__init__, target] if inspect.ismethod(target) else [target]
-    if inspect.isclass(target):
-        constructors = [target.__init__]
+    constructors: list[Any] = [target]
+    if inspect.ismethod(target):
+        constructors.insert(0, type.__getattribute__(target.__self__, "__init__"))  # type: ignore[arg-type]
+    elif inspect.isclass(target):
+        constructors = [inspect.getattr_static(target, "__init__")]
     hints: dict[str, Any] = {}
     for constructor in constructors:
         hints.update(typing.get_type_hints(constructor, include_extras=True))

@@ -58,7 +58,7 @@ def load_newest(folder: Path) -> tuple[dict[str, Any], dict[str, Any], list[str]
     Raises:
         CorruptError: If there is none that can be read, or the newest is of a later format.
     """
-    complaints = []
+    complaints: list[str] = []
     for number in reversed(list_checkpoints(folder)):
         try:
             return *read_state(folder / f"{number:06d}"), complaints

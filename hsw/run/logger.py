@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import secrets
 import time
 import warnings
 from pathlib import Path
@@ -148,10 +149,15 @@ class WandbLogger(Logger):
         mode = self.mode
         if mode == "auto":
             mode = "online" if os.environ.get("WANDB_API_KEY") else "offline"
-        run_id = (state or {}).get("id") or wandb.util.generate_id()
-        common = {**self.options, "tags": self.tags, "dir": str(folder), "config": config, "id": run_id}
+        run_id = (state or {}).get("id") or secrets.token_hex(4)
+        common: dict[str, Any] = {**self.options, "tags": self.tags, "dir": str(folder), "config": config, "id": run_id}
         # The console is the run's own log already; and nothing of the machine's environment is to be uploaded.
-        settings = {"console": "off", "init_timeout": self.init_timeout, "x_disable_meta": True, "silent": True}
+        settings: dict[str, Any] = {
+            "console": "off",
+            "init_timeout": self.init_timeout,
+            "x_disable_meta": True,
+            "silent": True,
+        }
         try:
             self._run = wandb.init(
                 **common, mode=mode, resume="allow" if state else None, settings=wandb.Settings(**settings)

@@ -17,8 +17,8 @@ _CLASSES = ("hsw", "torch.optim", "torch.nn.modules", "gymnasium")
 def resolve_target(name: str, allowed: Iterable[str] = ()) -> Any:
     """The class, function or factory that a _target_ names, if it is one that may run.
 
-    The name's package is checked before anything is imported, and then the object itself: torch.nn.functional.torch.load
-    has a good name and is not a class of torch.nn.
+    The name's package is checked before anything is imported, and then the object itself: a name such as
+    torch.nn.functional.torch.load begins well and is not a class of torch.nn.
 
     Args:
         name: Dotted.
@@ -67,7 +67,7 @@ def check_env_modules(config: dict[str, Any], allowed: Iterable[str]) -> None:
     """
     for path, node in walk_targets(config):
         module, colon, _ = str(node.get("id", "")).partition(":")
-        if colon and not _inside(module, tuple(allowed)):
+        if colon and not _inside(module, ("hsw.env", *allowed)):
             package = module.split(".")[0]
             raise ConfigError(
                 f"{path}.id={node['id']} would import {module}, and a run folder is not trusted to; "

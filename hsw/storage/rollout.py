@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -45,7 +45,7 @@ class RolloutStorage(Storage):
         discount, gae_lambda: Of the advantages.
     """
 
-    Batch: ClassVar[type] = RolloutBatch
+    Batch: ClassVar[Any] = RolloutBatch
 
     def __init__(
         self,
@@ -63,7 +63,17 @@ class RolloutStorage(Storage):
         self.num_steps, self.num_envs = num_steps, num_envs
         self.discount, self.gae_lambda = discount, gae_lambda
         self.step = 0
-        self.obs: Any = None  # allocated by the first row
+        # Memory, allocated by the first row; [T, N, ...], obs and values with one row more.
+        self.obs: Any = None
+        self.actions: Tensor
+        self.rewards: Tensor
+        self.terminateds: Tensor
+        self.truncateds: Tensor
+        self.valid: Tensor
+        self.log_probs: Tensor
+        self.values: Tensor
+        self.advantages: Tensor
+        self.returns: Tensor
         self.ready = False  # returns and advantages are computed
 
     @classmethod
@@ -285,12 +295,12 @@ class RolloutStorage(Storage):
 
     def get_all_buffer_data(self, data_to_cpu: bool = False) -> dict[str, Any]:
         """Every field stored so far: obs with one row more than the others. Copies."""
-        fields = {name: self._windowed(name, self.step) for name in self._row_fields()} if self.obs is not None else {}
-        if fields:
-            fields["obs"] = tree_map(lambda part: part[: self.step + 1], self.obs)
-        return {
-            name: tree_map(lambda p: p.clone().cpu() if data_to_cpu else p.clone(), x) for name, x in fields.items()
-        }
+        if self.obs is None:
+            return {}
+        stored = {name: self._windowed(name, self.step) for name in self._row_fields()}
+        stored["obs"] = tree_map(lambda part: part[: self.step + 1], self.obs)
+        copied = (lambda part: part.clone().cpu()) if data_to_cpu else (lambda part: part.clone())
+        return {name: tree_map(copied, field) for name, field in stored.items()}
 
     def insert_data_slice(self, new_data: dict[str, Any]) -> None:
         self.reset()
@@ -317,7 +327,7 @@ class RolloutStorage(Storage):
         return ("obs", "actions", "rewards", "terminateds", "truncateds", "valid", *self.extras())
 
     def _batch_fields(self) -> tuple[str, ...]:
-        return tuple(self.Batch.__dataclass_fields__)
+        return tuple(field.name for field in fields(self.Batch))
 
     def _windowed(self, name: str, rows: int | None = None) -> Any:
         return tree_map(lambda part: part[: self.num_steps if rows is None else rows], getattr(self, name))

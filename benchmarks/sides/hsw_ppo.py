@@ -1,0 +1,42 @@
+"""Steps per second of hsw's PPO: CartPole on a backend, or Pong; with the services of a run off (a library) or on."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import tempfile
+from pathlib import Path
+
+from meter import Done, Meter, emit, one_thread
+
+from hsw.agent import OnPolicyAgent
+from hsw.algorithm import PPO
+from hsw.env import make_atari, make_env
+from hsw.network import ActorCritic
+from hsw.run.folder import RunFolder
+from hsw.run.run import Run
+from hsw.seeding import seed_everything
+from hsw.storage import RolloutStorage
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--task", choices=("cartpole", "pong"), default="cartpole")
+parser.add_argument("--backend", default="sync")
+parser.add_argument("--services", action="store_true")
+parser.add_argument("--cycles", type=int, default=30)
+args = parser.parse_args()
+
+one_thread()
+seed_everything(1)
+num_envs, num_steps = 8, 128
+env = make_env("CartPole-v1", args.backend, num_envs) if args.task == "cartpole" else make_atari("pong", num_envs)
+policy = ActorCritic(env.observation_space, env.action_space)
+algorithm = PPO(policy, lr=2.5e-4, lr_schedule="constant")
+storage = RolloutStorage(env.observation_space, env.action_space, num_steps=num_steps, num_envs=num_envs)
+meter = Meter(num_steps, args.cycles)
+env.step = meter.wrap(env.step, lambda step: int(step.valid.sum()))
+
+with tempfile.TemporaryDirectory() as folder, contextlib.suppress(Done), contextlib.closing(env):
+    run = Run(RunFolder(Path(folder)), checkpoint_interval=10_000, quiet=False) if args.services else None
+    agent = OnPolicyAgent(env, policy=policy, algorithm=algorithm, storage=storage, run=run)
+    agent.train(10**9)
+emit(**meter.figures)

@@ -1,0 +1,7 @@
+"""Importing this registers MinAtar's environments (Young & Tian 2019, arXiv:1903.03176) with Gymnasium."""
+
+from gymnasium.envs.registration import registry
+from minatar.gym import register_envs
+
+if "MinAtar/Breakout-v1" not in registry:
+    register_envs()

@@ -1,0 +1,73 @@
+"""Random transitions of any spaces, and rollouts filled with them."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete
+from gymnasium.vector.utils import batch_space
+
+OBS_SPACES = {
+    "box": Box(-1, 1, (4,), np.float32),
+    "image": Box(0, 255, (3, 36, 36), np.uint8),
+    "dict": Dict({"vector": Box(-1, 1, (4,), np.float32), "image": Box(0, 255, (3, 12, 12), np.uint8)}),
+    "discrete": Discrete(5),
+}
+ACTION_SPACES = {
+    "discrete": Discrete(3),
+    "multi_discrete": MultiDiscrete([2, 3]),
+    "multi_binary": MultiBinary(4),
+    "box": Box(-1, 1, (2,), np.float32),
+    "matrix": Box(-1, 1, (2, 3), np.float32),
+}
+
+
+def draw(space: gym.Space, num_envs: int, seed: int) -> Any:
+    """A batch of elements as arrays, or a dict of them."""
+    batched = batch_space(space, num_envs)
+    batched.seed(seed)
+    return batched.sample()
+
+
+def tensors(batch: Any) -> Any:
+    return (
+        {key: torch.as_tensor(part) for key, part in batch.items()} if isinstance(batch, dict) else torch.tensor(batch)
+    )
+
+
+def transition(storage: Any, obs_space: gym.Space, action_space: gym.Space, num_envs: int, t: int) -> dict[str, Any]:
+    """Row t, whose next_obs is row t + 1's obs. Every extra names its row: [100 t, 100 t + 1, ...]."""
+    sample = {
+        "obs": draw(obs_space, num_envs, t),
+        "actions": draw(action_space, num_envs, t + 1000),
+        "rewards": np.random.default_rng(t).normal(size=num_envs).astype(np.float32),
+        "terminateds": np.zeros(num_envs, bool),
+        "truncateds": np.zeros(num_envs, bool),
+        "next_obs": draw(obs_space, num_envs, t + 1),
+    }
+    names = inspect.signature(storage.add).parameters
+    extras = {name: 100 * t + torch.arange(num_envs).float() for name in names if name not in (*sample, "valid")}
+    return {**sample, **extras}
+
+
+def fill(storage: Any, obs_space: gym.Space, action_space: gym.Space, num_steps: int, num_envs: int) -> list[dict]:
+    rows = [transition(storage, obs_space, action_space, num_envs, t) for t in range(num_steps)]
+    for row in rows:
+        storage.add(**row)
+    return rows
+
+
+def equal(one: Any, other: Any) -> bool:
+    """Whether two trees of tensors, arrays and plain values are the same, dtypes included."""
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(equal(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(equal, one, other))
+    if isinstance(one, torch.Tensor | np.ndarray):
+        one, other = torch.as_tensor(one), torch.as_tensor(other)
+        return one.dtype == other.dtype and torch.equal(one, other)
+    return one == other

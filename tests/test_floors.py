@@ -1,0 +1,84 @@
+"""The floors of the house: a module imports from its own floor and from those below."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import hsw
+
+ROOT = Path(hsw.__file__).parent
+FILES = sorted(ROOT.rglob("*.py"))
+BASE = {"", "spaces", "returns", "errors", "seeding", "ranges", "device"}
+# The modules at the top are the entry points and what serves them; only the former know Hydra.
+TOP = {path.stem for path in ROOT.glob("*.py")} - BASE - {"__init__"}
+ENTRY = {"train", "eval", "build", "faces", "suggest", "report", "export", "tune"}
+# The folders of one floor do not import one another.
+FLOORS = [{"env", "network", "storage", "run"}, {"algorithm"}, {"agent"}]
+
+
+def imports(path):
+    """Full names of what a file imports, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} has a relative import"
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names if node.module == "hsw")
+
+
+def part(name):
+    """The folder or top module of a dotted name: hsw.env.vector -> env."""
+    return name.split(".")[1] if "." in name else ""
+
+
+def allowed(owner):
+    if owner in BASE:
+        return BASE
+    if owner in TOP:
+        return BASE | TOP | set().union(*FLOORS)
+    floor = next(i for i, parts in enumerate(FLOORS) if owner in parts)
+    return BASE | {owner} | set().union(*FLOORS[:floor])
+
+
+def owner_of(path):
+    return path.relative_to(ROOT).with_suffix("").parts[0].replace("__init__", "")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_file_imports_upward(path):
+    owner = owner_of(path)
+    wrong = [name for name in imports(path) if name.split(".")[0] == "hsw" and part(name) not in allowed(owner)]
+    assert not wrong
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_only_entry_points_know_hydra(path):
+    owner = owner_of(path)
+    packages = {name.split(".")[0] for name in imports(path)}
+    assert "hydra" not in packages or owner in ENTRY
+    assert "omegaconf" not in packages or owner in ENTRY | {"spaces"}
+
+
+def test_every_folder_has_its_floor():
+    assert {folder.parent.name for folder in ROOT.glob("*/__init__.py")} <= set().union(*FLOORS)
+
+
+# Defect 12: what an import loads, starts or changes.
+def test_importing_the_entry_point_loads_neither_torch_nor_wandb():
+    code = "import sys, hsw.train; print([m for m in ('torch', 'wandb', 'gymnasium', 'envpool') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_importing_everything_starts_no_cuda_and_stays_in_the_folder():
+    names = [".".join(("hsw", *path.relative_to(ROOT).with_suffix("").parts)) for path in FILES]
+    code = (
+        f"import importlib, os; before = os.getcwd(); [importlib.import_module(n) for n in {names}];"
+        "import torch; print(torch.cuda.is_initialized(), os.getcwd() == before)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True"]
