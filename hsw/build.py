@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from hsw.agent import Agent
 from hsw.env import VectorEnv
 from hsw.errors import ConfigError
 from hsw.faces import conf_folder
-from hsw.run.check import check_config
+from hsw.run.check import check_config, find_targets
 from hsw.run.pairs import check_pairs, owner
 from hsw.run.run import Run
 from hsw.run.settings import Settings
@@ -23,6 +24,7 @@ from hsw.seeding import ENV, EVAL_ENV, derive_seed, seed_everything
 from hsw.spaces import space_config
 from hsw.storage import Storage
 
+_TAG = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
 _SPACES = ("observation_space", "action_space")
 
 
@@ -44,14 +46,12 @@ def check(config: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
         plain: Any = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
         raise ConfigError(str(error).splitlines()[0]) from error
-    if (
-        not plain["tag"]
-        or not all(c.isascii() and (c.isalnum() or c in "._-") for c in plain["tag"])
-        or len(plain["tag"]) > 64
-    ):
-        raise ConfigError("tag must be 1 to 64 letters, digits, dots, dashes and underscores")
-    targets = check_config(plain, Settings, plain["allow"])
-    check_pairs(targets, _choices())
+    allowed = plain.get("allow", ())
+    targets = find_targets(plain, Settings, allowed)
+    check_pairs(targets, _choices())  # first: a preset's values for other parts would be called misspelt
+    check_config(plain, Settings, targets, allowed)
+    if not _TAG.fullmatch(plain["tag"]):
+        raise ConfigError("tag must be 1 to 64 letters, digits, dots, dashes and underscores, and not begin with a dot")
     if plain["storage"].get("num_envs", plain["env"]["num_envs"]) != plain["env"]["num_envs"]:
         raise ConfigError(
             f"storage.num_envs={plain['storage']['num_envs']} must be env.num_envs={plain['env']['num_envs']}; "
@@ -80,7 +80,8 @@ def build_env(config: DictConfig, training: bool = True, **changes: Any) -> Vect
         changes.setdefault("num_envs", min(config.env.num_envs, config.eval_episodes))
         if config.env.get("backend") == "async":
             changes["backend"] = "sync"
-    return instantiate(config.env, seed=seed, training=training, **changes)
+    # kwargs arrive as plain lists and dicts: environments know nothing of OmegaConf.
+    return build(config.env, "all", seed=seed, training=training, **changes)
 
 
 def build_agent(config: DictConfig, run: Run) -> Agent:
@@ -115,18 +116,16 @@ def build_agent(config: DictConfig, run: Run) -> Agent:
         raise
 
 
-def build(node: DictConfig, **objects: Any) -> Any:
+def build(node: DictConfig, convert: str = "none", /, **objects: Any) -> Any:
     """Instantiate a target; objects are handed to it as they are. A constructor's ValueError is a ConfigError.
 
     Raises:
         ConfigError: If the constructor refuses its arguments.
     """
-    import hydra.errors
-
-    partial = instantiate(node, _partial_=True)
+    partial = instantiate(node, _partial_=True, _convert_=convert)
     try:
         return partial(**objects)
     except ConfigError:
         raise
-    except (ValueError, hydra.errors.InstantiationException) as error:
+    except ValueError as error:
         raise ConfigError(f"{node._target_}: {error}") from error

@@ -106,7 +106,7 @@ def main() -> None:
     action.add_argument("--deterministic", dest="deterministic", action="store_true", default=None)
     action.add_argument("--sample", dest="deterministic", action="store_false", help="sample actions")
     parser.add_argument("--device", default="cpu", help="auto, cpu or cuda (cpu)")
-    parser.add_argument("--allow", action="append", default=[], metavar="PACKAGE", help="trust a package of the config's")
+    parser.add_argument("--allow", action="append", default=[], metavar="PACKAGE", help="trust a package")
     parser.add_argument("--video", action="store_true", help="record an episode into the run folder")
     result = evaluate_run(**vars(parser.parse_args()))
     print(json.dumps(result))

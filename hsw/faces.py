@@ -37,26 +37,35 @@ def refuse_secrets(arguments: Iterable[str]) -> None:
             )
 
 
+class JobError(BaseException):
+    """Carries a job's error, its cause, past Hydra."""
+
+
 def run_main(main: Callable[[], None]) -> None:
     """Run a command; an error ends the process with one sentence and its exit code."""
     try:
-        main()
+        try:
+            main()
+        except JobError as job:
+            raise (job.__cause__ or job) from None
+    except BrokenPipeError:  # whoever read the output has seen enough
+        os._exit(0)
     except Interrupted as stop:
         _leave(str(stop), stop.exit_code)
     except KeyboardInterrupt:
         _leave("interrupted before anything was saved", 130)
     except HswError as error:
         _leave(str(error), error.exit_code)
-    except OSError as error:
-        place = f" {error.filename}" if error.filename else ""
-        _leave(f"cannot use{place}: {error.strerror or error}", 6)
     except MemoryError:
         _leave("out of memory", 6)
     except Exception as error:
-        if type(error).__module__.split(".")[0] in ("hydra", "omegaconf"):
+        if type(error).__module__.split(".")[0] in ("hydra", "omegaconf"):  # some of Hydra's are OSErrors
             from hsw.suggest import explain
 
             _leave(explain(error, sys.argv[1:]), ConfigError.exit_code)
+        if isinstance(error, OSError):
+            place = f" {error.filename}" if error.filename else ""
+            _leave(f"cannot use{place}: {error.strerror or error}", 6)
         print(f"hsw: unexpected {type(error).__name__}: {error}", file=sys.stderr)
         traceback.print_exc()
         sys.exit(1)

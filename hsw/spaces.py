@@ -95,7 +95,8 @@ def space_config(space: SpaceLike) -> dict[str, Any]:
         return {"shape": list(spec.shape), "type": "MultiDiscrete", "range": [0, top], "nvec": list(spec.nvec)}
     if spec.type == "MultiBinary":
         return {"shape": list(spec.shape), "type": "MultiBinary", "range": [0, 1]}
-    config = {"shape": list(spec.shape), "type": "Box", "dtype": spec.dtype, "low": spec.low, "high": spec.high}
+    low, high = (np.asarray(bound).tolist() for bound in (spec.low, spec.high))
+    config = {"shape": list(spec.shape), "type": "Box", "dtype": spec.dtype, "low": low, "high": high}
     first = [float(np.ravel(bound)[0]) if np.size(bound) else 0.0 for bound in (spec.low, spec.high)]
     return {**config, "range": first}
 

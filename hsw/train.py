@@ -16,10 +16,11 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from hsw.errors import ConfigError, CorruptError, Interrupted
-from hsw.faces import conf_folder, refuse_secrets, run_main
+from hsw.faces import JobError, conf_folder, refuse_secrets, run_main
 
 # torch, gymnasium and everything that needs them are imported when a run begins: --help, --cfg and shell completion
 # answer at once.
@@ -27,8 +28,16 @@ from hsw.faces import conf_folder, refuse_secrets, run_main
 
 @hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")
 def _hydra_main(config: DictConfig) -> None:
-    folder = Path(HydraConfig.get().runtime.output_dir)
     logging.captureWarnings(True)
+    try:
+        _train(config, Path(HydraConfig.get().runtime.output_dir))
+    except Exception as error:
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            raise  # Hydra notes which job failed and goes on with the others
+        raise JobError from error  # past Hydra, which would print a line of its own first
+
+
+def _train(config: DictConfig, folder: Path) -> None:
     with open_run(config, folder) as agent:
         scores = agent.train(agent.num_train_steps)
     log = logging.getLogger("hsw")

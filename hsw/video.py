@@ -26,7 +26,7 @@ class Recorder:
         """Take one frame."""
         frame = env.frame()
         if frame is None:
-            raise ConfigError("this environment renders no frames and its observations are not images; leave --video out")
+            raise ConfigError("this environment renders no frames and observes no images; leave --video out")
         self.frames.append(frame)
 
     def write(self, stem: Path) -> Path:

@@ -11,10 +11,14 @@ import torch
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete
 from gymnasium.vector.utils import batch_space
 
+from hsw.storage.base import tree_map
+
 OBS_SPACES = {
     "box": Box(-1, 1, (4,), np.float32),
     "image": Box(0, 255, (3, 36, 36), np.uint8),
-    "dict": Dict({"vector": Box(-1, 1, (4,), np.float32), "image": Box(0, 255, (3, 12, 12), np.uint8)}),
+    "dict": Dict(
+        {"vector": Box(-1, 1, (4,), np.float32), "nested": Dict({"image": Box(0, 255, (3, 12, 12), np.uint8)})}
+    ),
     "discrete": Discrete(5),
 }
 ACTION_SPACES = {
@@ -34,9 +38,7 @@ def draw(space: gym.Space, num_envs: int, seed: int) -> Any:
 
 
 def tensors(batch: Any) -> Any:
-    return (
-        {key: torch.as_tensor(part) for key, part in batch.items()} if isinstance(batch, dict) else torch.tensor(batch)
-    )
+    return tree_map(torch.as_tensor, batch)
 
 
 def transition(storage: Any, obs_space: gym.Space, action_space: gym.Space, num_envs: int, t: int) -> dict[str, Any]:
@@ -71,3 +73,21 @@ def equal(one: Any, other: Any) -> bool:
         one, other = torch.as_tensor(one), torch.as_tensor(other)
         return one.dtype == other.dtype and torch.equal(one, other)
     return one == other
+
+
+def naive_gae(rewards, values, terminateds, truncateds, discount, gae_lambda, valid):
+    """The formula of arXiv:1506.02438, eq. 16, one environment and one step at a time."""
+    num_steps, num_envs = rewards.shape
+    advantages = torch.zeros(num_steps, num_envs, dtype=torch.float64)
+    for n in range(num_envs):
+        following = 0.0
+        for t in reversed(range(num_steps)):
+            if not valid[t, n]:
+                following = 0.0
+                continue
+            next_value = 0.0 if terminateds[t, n] else float(values[t + 1, n])
+            delta = float(rewards[t, n]) + discount * next_value - float(values[t, n])
+            done = bool(terminateds[t, n] or truncateds[t, n])
+            following = delta + (0.0 if done else discount * gae_lambda * following)
+            advantages[t, n] = following
+    return advantages

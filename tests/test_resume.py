@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hsw.run.checkpoint import read_state, write_state
-from tests.helpers import agent_of, differences, rows, train_on
+from tests.runs import agent_of, differences, rows, train_on
 
 BUDGET = 200
 FEATURES = ("env.frame_stack=3", "env.normalize_obs=true", "env.normalize_reward=true", "env.clip_reward=5")
@@ -103,10 +103,16 @@ def in_final_evaluation(agent: Any) -> None:
     agent.eval = hooked
 
 
+def past_the_budget(agent: Any) -> None:
+    """In a rollout that spends the budget before it is full."""
+    when(agent, agent.env, "step", nth(1, lambda step: agent.step >= BUDGET - 1))
+
+
 def after_update(agent: Any) -> None:
     when(agent, agent.run, "log", nth(2))
 
 
+RECIPES = {"ppo": ("agent=ppo",), "daac": ("agent=daac", "algorithm.value_epochs=2")}
 PLACES = [
     at_first_row,
     in_rollout,
@@ -116,6 +122,7 @@ PLACES = [
     at_first_minibatch,
     in_update,
     after_update,
+    past_the_budget,
     in_evaluation,
     in_final_evaluation,
 ]
@@ -142,9 +149,9 @@ def stored_and_loaded(state: Any, folder: Path) -> Any:
 
 
 @pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("recipe", ["ppo", "daac"])
+@pytest.mark.parametrize("recipe", RECIPES)
 def test_stop_anywhere_and_resume_changes_nothing(recipe: str, place: Any, finished: Any, tmp_path: Path) -> None:
-    overrides = (f"agent={recipe}", "env.id=tests.envs:Noise-v0", "eval_interval=60", *FEATURES)
+    overrides = (*RECIPES[recipe], "env.id=tests.envs:Noise-v0", "eval_interval=60", *FEATURES)
     with agent_of(*overrides) as agent:
         place(agent)
         state = train_on(agent, BUDGET)
@@ -156,9 +163,9 @@ def test_stop_anywhere_and_resume_changes_nothing(recipe: str, place: Any, finis
 
 
 @pytest.mark.parametrize("backend", ["sync", "async"])
-@pytest.mark.parametrize("recipe", ["ppo", "daac"])
+@pytest.mark.parametrize("recipe", RECIPES)
 def test_many_stops_change_nothing_in_either_backend(recipe: str, backend: str, finished: Any, tmp_path: Path) -> None:
-    overrides = (f"agent={recipe}", "env=cartpole", "eval_interval=100", f"env.backend={backend}", *FEATURES)
+    overrides = (*RECIPES[recipe], "env=cartpole", "eval_interval=100", f"env.backend={backend}", *FEATURES)
     state, stops = None, 0
     while stops == 0 or state is not None:
         with agent_of(*overrides) as agent:
@@ -172,10 +179,10 @@ def test_many_stops_change_nothing_in_either_backend(recipe: str, backend: str, 
     assert differences(finished(*overrides), end) == []
 
 
-@pytest.mark.parametrize("recipe", ["ppo", "daac"])
+@pytest.mark.parametrize("recipe", RECIPES)
 def test_the_same_seed_gives_the_same_parameters_in_sync_and_async(recipe: str, finished: Any) -> None:
     ends = [
-        finished(f"agent={recipe}", "env=cartpole", "eval_interval=100", f"env.backend={backend}", *FEATURES)
+        finished(*RECIPES[recipe], "env=cartpole", "eval_interval=100", f"env.backend={backend}", *FEATURES)
         for backend in ("sync", "async")
     ]
     assert differences(*ends) == []
@@ -193,12 +200,14 @@ def test_metrics_of_a_resumed_run_are_those_of_one_that_was_never_stopped(tmp_pa
     with agent_of(*overrides, folder=tmp_path / "parts") as agent:
         in_rollout(agent)
         assert train_on(agent, BUDGET) is not None
-        agent.run.folder.path.joinpath("metrics.jsonl").open("a").write('{"step": 999, "time": 0}\n')
+    with (tmp_path / "parts" / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 999}\n')  # logged after the checkpoint, as if the run had been killed
     with agent_of(*overrides, folder=tmp_path / "parts") as agent:
         agent.load_state_dict(agent.run.load())
         agent.train(BUDGET)
     drop = ("time", "speed/steps_per_second")
     whole, parts = (
-        [{k: v for k, v in row.items() if k not in drop} for row in rows(tmp_path / n)] for n in ("whole", "parts")
+        [{key: value for key, value in row.items() if key not in drop} for row in rows(tmp_path / run)]
+        for run in ("whole", "parts")
     )
     assert whole == parts

@@ -4,24 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hsw.returns import discounted_sum, gae
-
-
-def naive_gae(rewards, values, terminateds, truncateds, discount, gae_lambda, valid):
-    """The formula of arXiv:1506.02438, eq. 16, one environment and one step at a time."""
-    num_steps, num_envs = rewards.shape
-    advantages = torch.zeros(num_steps, num_envs, dtype=torch.float64)
-    for n in range(num_envs):
-        following = 0.0
-        for t in reversed(range(num_steps)):
-            if not valid[t, n]:
-                following = 0.0
-                continue
-            next_value = 0.0 if terminateds[t, n] else float(values[t + 1, n])
-            delta = float(rewards[t, n]) + discount * next_value - float(values[t, n])
-            done = bool(terminateds[t, n] or truncateds[t, n])
-            following = delta + (0.0 if done else discount * gae_lambda * following)
-            advantages[t, n] = following
-    return advantages
+from tests.helpers import naive_gae
 
 
 def layout(ends):

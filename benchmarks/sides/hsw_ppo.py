@@ -1,11 +1,9 @@
-"""Steps per second of hsw's PPO: CartPole on a backend, or Pong; with the services of a run off (a library) or on."""
+"""Steps per second of hsw's PPO, used as a library: CartPole on a backend, or Pong."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import tempfile
-from pathlib import Path
 
 from meter import Done, Meter, emit, one_thread
 
@@ -13,15 +11,12 @@ from hsw.agent import OnPolicyAgent
 from hsw.algorithm import PPO
 from hsw.env import make_atari, make_env
 from hsw.network import ActorCritic
-from hsw.run.folder import RunFolder
-from hsw.run.run import Run
 from hsw.seeding import seed_everything
 from hsw.storage import RolloutStorage
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--task", choices=("cartpole", "pong"), default="cartpole")
 parser.add_argument("--backend", default="sync")
-parser.add_argument("--services", action="store_true")
 parser.add_argument("--cycles", type=int, default=30)
 args = parser.parse_args()
 
@@ -35,8 +30,6 @@ storage = RolloutStorage(env.observation_space, env.action_space, num_steps=num_
 meter = Meter(num_steps, args.cycles)
 env.step = meter.wrap(env.step, lambda step: int(step.valid.sum()))
 
-with tempfile.TemporaryDirectory() as folder, contextlib.suppress(Done), contextlib.closing(env):
-    run = Run(RunFolder(Path(folder)), checkpoint_interval=10_000, quiet=False) if args.services else None
-    agent = OnPolicyAgent(env, policy=policy, algorithm=algorithm, storage=storage, run=run)
-    agent.train(10**9)
+with contextlib.suppress(Done), contextlib.closing(env):
+    OnPolicyAgent(env, policy=policy, algorithm=algorithm, storage=storage).train(10**9)
 emit(**meter.figures)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -17,7 +18,7 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-class Done(Exception):
+class Done(BaseException):
     """Ends a training loop from within its environment's step."""
 
 
@@ -76,6 +77,13 @@ def median_time(function: Callable[[], Any], seconds: float = 1.0) -> float:
             function()
         times.append((time.perf_counter() - begin) / number)
     return float(np.median(times))
+
+
+def seconds_since_start() -> float:
+    """Since the operating system started this process."""
+    with open("/proc/self/stat") as stat:
+        ticks = int(stat.read().rpartition(")")[2].split()[19])
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
 
 
 def emit(value: float, **extra: Any) -> None:

@@ -114,7 +114,7 @@ class EpisodeFactory:
             _become_worker()
         try:
             return EpisodeEnv(self.make(), self.index, self.seed)
-        except (ValueError, EnvError):
+        except (ValueError, EnvError, gym.error.Error):  # no such env, or not with these kwargs
             raise
         except (Exception, SystemExit) as error:
             message = f"environment {self.index} could not be built: {type(error).__name__}: {error}"

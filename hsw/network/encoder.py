@@ -173,26 +173,21 @@ class _ImpalaBlock(nn.Module):
 
 
 class DictEncoder(nn.Module):
-    """Encodes each part of a Dict observation by itself: images by a convolution, the rest together by one MLP."""
+    """Encodes each part of a Dict observation by itself: images by a convolution, the vectors together by one MLP."""
 
     def __init__(self, space: SpaceSpec, hidden_sizes: Sequence[int] = (64, 64), activation: str = "tanh") -> None:
         super().__init__()
-        self.images = nn.ModuleDict(
-            {
-                key: make_encoder("auto", part, hidden_sizes, activation)
-                for key, part in space.spaces.items()
-                if part.is_image
-            }
-        )
-        self.vectors = nn.ModuleDict({key: Flatten(part) for key, part in space.spaces.items() if not part.is_image})
-        self.out_dim = sum(_width(encoder) for encoder in self.images.values())
+        own = {key: part for key, part in space.spaces.items() if part.is_image or part.type == "Dict"}
+        self.parts = nn.ModuleDict({key: make_encoder("auto", own[key], hidden_sizes, activation) for key in own})
+        self.vectors = nn.ModuleDict({key: Flatten(part) for key, part in space.spaces.items() if key not in own})
+        self.out_dim = sum(_width(encoder) for encoder in self.parts.values())
         if self.vectors:
             width = sum(_width(part) for part in self.vectors.values())
             self.mlp = MLP(SpaceSpec("Box", (width,)), hidden_sizes, activation)
             self.out_dim += self.mlp.out_dim
 
     def forward(self, obs: dict[str, Tensor]) -> Tensor:
-        features = [encoder(obs[key]) for key, encoder in self.images.items()]
+        features = [encoder(obs[key]) for key, encoder in self.parts.items()]
         if self.vectors:
             features.append(self.mlp(torch.cat([part(obs[key]) for key, part in self.vectors.items()], -1)))
         return torch.cat(features, -1)
@@ -206,6 +201,9 @@ def make_encoder(encoder: Any, space: SpaceSpec, hidden_sizes: Sequence[int], ac
     """An encoder by name, or by a callable that takes the SpaceSpec and returns a module with out_dim.
 
     "auto" takes the MLP for vectors, the DictEncoder for dicts, and for images the network made for their size.
+
+    Raises:
+        ValueError: If there is no encoder of that name, or it does not take such observations.
     """
     if callable(encoder):
         return encoder(space)
@@ -216,8 +214,13 @@ def make_encoder(encoder: Any, space: SpaceSpec, hidden_sizes: Sequence[int], ac
         elif space.is_image:
             smallest = sorted(space.shape)[1]
             encoder = "minatar" if smallest < 36 else "nature_cnn" if smallest >= 84 else "impala_resnet"
+    if (encoder == "dict") != (space.type == "Dict"):
+        raise ValueError(f"encoder={encoder} does not take {space.type} observations; use encoder=auto")
     if encoder == "mlp":
         return MLP(space, hidden_sizes, activation)
     if encoder == "dict":
         return DictEncoder(space, hidden_sizes, activation)
-    return {"minatar": MinAtarCNN, "nature_cnn": NatureCNN, "impala_resnet": ImpalaResNet}[encoder](space)
+    convolutional = {"minatar": MinAtarCNN, "nature_cnn": NatureCNN, "impala_resnet": ImpalaResNet}
+    if encoder not in convolutional:
+        raise ValueError(f"there is no encoder {encoder}; use auto, mlp, dict, {', '.join(convolutional)}")
+    return convolutional[encoder](space)

@@ -16,42 +16,64 @@ from hsw.run.targets import resolve_target, walk_targets
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
 
 
-def check_config(config: dict[str, Any], settings: type, allowed: Iterable[str] = ()) -> dict[str, Any]:
+def find_targets(config: dict[str, Any], settings: type, allowed: Any = ()) -> dict[str, Any]:
+    """The target of each group of a plain config.
+
+    Args:
+        config: The resolved config.
+        settings: A dataclass whose fields are the root's keys; those annotated dict are groups.
+        allowed: Further packages that targets may come from.
+
+    Raises:
+        ConfigError: If a target is not to be trusted, anywhere in the config, or a group has none.
+    """
+    if not isinstance(allowed, list | tuple):
+        raise ConfigError(f"allow={_shown(allowed)} must be a list, such as allow=[my_package]")
+    for _, node in walk_targets(config):
+        resolve_target(node["_target_"], allowed)
+    targets: dict[str, Any] = {}
+    for key, hint in typing.get_type_hints(settings, include_extras=True).items():
+        if key not in config:
+            raise ConfigError(f"{key} is missing; it must be set")
+        if get_origin(hint) is dict:
+            if not isinstance(config[key], dict) or "_target_" not in config[key]:
+                raise ConfigError(f"{key} must be a choice of conf/{key}, or a mapping with a _target_")
+            targets[key] = resolve_target(config[key]["_target_"], allowed)
+    return targets
+
+
+def check_config(config: dict[str, Any], settings: type, targets: dict[str, Any], allowed: Iterable[str] = ()) -> None:
     """Check every key, type and range of a plain config.
 
     Args:
         config: The resolved config; `???` marks what is missing.
-        settings: A dataclass whose fields are the root's keys; those annotated dict are groups.
+        settings: A dataclass whose fields are the root's keys.
+        targets: What find_targets returned.
         allowed: Further packages that targets may come from.
-
-    Returns:
-        The target of each group that has one.
 
     Raises:
         ConfigError: For the first thing that is wrong, with the nearest right name or the allowed range.
     """
-    for _, node in walk_targets(config):
-        resolve_target(node["_target_"], allowed)
-    targets: dict[str, Any] = {}
-    for group, node in config.items():
-        if isinstance(node, dict) and "_target_" in node:
-            targets[group] = resolve_target(node["_target_"], allowed)
     places = {group: _parameters(target) for group, target in targets.items()}
     places[""] = typing.get_type_hints(settings, include_extras=True)
     _check_node(config, "", places[""], places)
-    for group in targets:
+    for group in sorted(targets, key="env".__eq__):  # env last: its discount is the storage's
         node = {key: value for key, value in config[group].items() if not key.startswith("_")}
         _check_node(node, group, places[group], places)
         _check_nested(node, group, allowed)
-    return targets
 
 
 def nearest(name: str, candidates: Collection[str]) -> str | None:
     """The candidate that a misspelt dotted name most likely means: the same leaf elsewhere, else the closest name."""
     leaf = name.rpartition(".")[2]
-    same_leaf = [candidate for candidate in candidates if candidate.rpartition(".")[2] == leaf]
-    close = difflib.get_close_matches(name, candidates, 1, 0.6)
-    return next(iter(same_leaf or close), None)
+    group = name.rpartition(".")[0]
+    leaves: dict[str, str] = {}  # by leaf: the one in the same group, else the least nested
+    for candidate in sorted(candidates, key=lambda c: (c.rpartition(".")[0] != group, c.count("."))):
+        leaves.setdefault(candidate.rpartition(".")[2], candidate)
+    siblings = {key: whole for key, whole in leaves.items() if whole.rpartition(".")[0] == group}
+    same_leaf = [leaves[leaf]] if leaf in leaves else []
+    close = [known[near] for known in (siblings, leaves) for near in difflib.get_close_matches(leaf, known, 1, 0.7)]
+    return next(iter(same_leaf + close), None)
 
 
 def _check_node(node: dict[str, Any], path: str, hints: dict[str, Any], places: dict[str, dict[str, Any]]) -> None:

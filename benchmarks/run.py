@@ -1,0 +1,204 @@
+"""Measure hsw beside its peers: `python -m benchmarks.run [names] [--repeats 5]`.
+
+Every measurement is a process of its own with one torch thread. The sides of a comparison take turns, A B A B, so that
+what else the machine does falls on both; the load average stands beside each figure. Results are kept in results.json,
+where a comparison that is measured again replaces its last figures, and as a table in results.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.install_peers import python_of
+
+HERE = Path(__file__).resolve().parent
+
+
+@dataclass(frozen=True)
+class Side:
+    """A script of benchmarks/sides, named <project>_<what>, and its arguments; cycles, where it takes them."""
+
+    script: str
+    args: tuple[str, ...] = ()
+    cycles: int | None = None
+
+    @property
+    def project(self) -> str:
+        return self.script.split("_")[0]
+
+    def command(self, quick: bool) -> list[str]:
+        python = sys.executable if self.project == "hsw" else str(python_of(self.project))
+        cycles = [] if self.cycles is None else ["--cycles", str(1 if quick else self.cycles)]
+        return [python, str(HERE / "sides" / f"{self.script}.py"), *self.args, *cycles]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """hsw and what it is held against; without a peer the value itself is the figure."""
+
+    name: str
+    unit: str
+    hsw: Side
+    peer: Side | None
+    target: str
+    higher_is_better: bool = True
+
+    def ratio(self, hsw: float, peer: float) -> float:
+        """How many times better hsw is."""
+        return hsw / peer if self.higher_is_better else peer / hsw
+
+
+def _cartpole(variant: str, hsw: Side, target: str) -> Comparison:
+    return Comparison(f"ppo_cartpole/{variant}", "steps/s", hsw, Side("sb3_ppo", cycles=30), target)
+
+
+COMPARISONS = [
+    _cartpole("sync", Side("hsw_ppo", ("--backend", "sync"), cycles=30), "2x"),
+    _cartpole("native", Side("hsw_ppo", ("--backend", "native"), cycles=40), "3x"),
+    _cartpole("run", Side("hsw_train", cycles=30), "2x"),
+    Comparison("daac_cartpole/sync", "steps/s", Side("hsw_daac", cycles=20), Side("rllte_daac", cycles=20), ">= 2x"),
+    Comparison("gae/128x8", "µs", Side("hsw_gae", ("128x8",)), Side("sb3_gae", ("128x8",)), "4x", False),
+    Comparison("gae/256x64", "µs", Side("hsw_gae", ("256x64",)), Side("sb3_gae", ("256x64",)), "4x", False),
+    Comparison(
+        "ppo_pong/fp32",
+        "steps/s",
+        Side("hsw_ppo", ("--task", "pong"), cycles=4),
+        Side("sb3_ppo", ("--task", "pong"), cycles=4),
+        "1.25x",
+    ),
+    Comparison("gather/2048x3x64x64", "of clone()", Side("hsw_gather", ("2048", "3x64x64")), None, "<= 2"),
+    Comparison("gather/256x4x84x84", "of clone()", Side("hsw_gather", ("256", "4x84x84")), None, "<= 2"),
+    Comparison("startup/first_step", "s", Side("hsw_startup"), Side("sb3_startup"), "1x (2.0 s)", False),
+    Comparison("memory/procgen_64x256", "of the rollout", Side("hsw_memory"), None, "<= 1.3"),
+    Comparison(
+        "overhead/run", "steps/s", Side("hsw_train", cycles=60), Side("hsw_ppo", cycles=60), ">= 0.97x of the bare loop"
+    ),
+]
+
+
+def measure(side: Side, quick: bool) -> dict[str, Any]:
+    """Run one side once. Returns its JSON line, with the load average from before it."""
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    if side.project == "hsw":
+        env["PYTHONPATH"] = str(HERE.parent)
+    load = os.getloadavg()[0]
+    result = subprocess.run(side.command(quick), env=env, capture_output=True, text=True)
+    if result.returncode:
+        raise SystemExit(f"{' '.join(side.command(quick))} failed:\n{result.stderr[-3000:]}")
+    return {**json.loads(result.stdout.strip().splitlines()[-1]), "load": round(load, 2)}
+
+
+def compare(comparison: Comparison, repeats: int, quick: bool) -> dict[str, Any]:
+    """Measure the sides in turn. Returns the row for results.json."""
+    row: dict[str, Any] = {
+        "unit": comparison.unit,
+        "target": comparison.target,
+        "date": datetime.date.today().isoformat(),
+        "hsw": {"script": comparison.hsw.script, "args": comparison.hsw.args, "runs": []},
+    }
+    sides = [("hsw", comparison.hsw)]
+    if comparison.peer:
+        row["peer"] = {"script": comparison.peer.script, "args": comparison.peer.args, "runs": []}
+        sides.append(("peer", comparison.peer))
+    for repeat in range(repeats):
+        for key, side in sides:
+            run = measure(side, quick)
+            row[key]["runs"].append(run)
+            print(f"{comparison.name} {repeat + 1}/{repeats} {side.script}: {run['value']:.4g}", file=sys.stderr)
+    values = {key: [run["value"] for run in row[key]["runs"]] for key, _ in sides}
+    for key, _ in sides:
+        row[key].update(spread(values[key]))
+    if comparison.peer:
+        row["ratio"] = spread([comparison.ratio(*pair) for pair in zip(values["hsw"], values["peer"], strict=True)])
+    return row
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    cpu = platform.processor()
+    if Path("/proc/cpuinfo").is_file():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), cpu)
+    return {"cpu": cpu, "cores": os.cpu_count(), "python": platform.python_version(), "torch_threads": 1}
+
+
+def table(results: dict[str, Any]) -> str:
+    """The results as markdown."""
+    where = results["machine"]
+    lines = [
+        "# Speed",
+        "",
+        f"{where['cpu']}, {where['cores']} cores, Python {where['python']}, one torch thread. Median (min to max); the",
+        "ratio is the median over pairs of runs that took turns, and above 1 means that hsw is better. Load is the",
+        "machine's load average before each run, median. Made by `python -m benchmarks.run`.",
+        "",
+        "| comparison | unit | hsw | peer | ratio | target | runs | load |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    versions: dict[str, set[str]] = {}
+    for name, row in results["comparisons"].items():
+        sides = [row[key] for key in ("hsw", "peer") if key in row]
+        loads = "/".join(f"{statistics.median(run['load'] for run in side['runs']):.1f}" for side in sides)
+        peer = f"{row['peer']['script'].split('_')[0]} {_shown(row['peer'])}" if "peer" in row else "-"
+        ratio = _shown(row["ratio"], "x") if "ratio" in row else "-"
+        runs = len(row["hsw"]["runs"])
+        lines.append(
+            f"| {name} | {row['unit']} | {_shown(row['hsw'])} | {peer} | {ratio} | {row['target']} | {runs} | {loads} |"
+        )
+        for side in sides:
+            shown = ", ".join(f"{module} {version}" for module, version in side["runs"][-1]["versions"].items())
+            versions.setdefault(side["script"].split("_")[0], set()).add(shown)
+    lines += ["", "Versions:", ""]
+    lines += [f"* {project}: {max(shown, key=len)}" for project, shown in versions.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _shown(values: dict[str, float], suffix: str = "") -> str:
+    def number(value: float) -> str:
+        return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+    return f"{number(values['median'])}{suffix} ({number(values['min'])} to {number(values['max'])})"
+
+
+def main() -> None:
+    groups = list(dict.fromkeys(comparison.name.split("/")[0] for comparison in COMPARISONS))
+    parser = argparse.ArgumentParser(description="Measure hsw beside its peers.")
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(groups)}, or one row such as gae/128x8; all if none")
+    parser.add_argument("--repeats", type=int, default=5, help="pairs of runs")
+    parser.add_argument("--quick", action="store_true", help="one cycle each: shows that it runs, measures nothing")
+    parser.add_argument("--out", type=Path, default=HERE / "results.json")
+    args = parser.parse_args()
+    chosen = [c for c in COMPARISONS if not args.names or {c.name, c.name.split("/")[0]} & set(args.names)]
+    unknown = set(args.names) - {c.name for c in COMPARISONS} - set(groups)
+    if unknown:
+        parser.error(f"there is no {', '.join(sorted(unknown))}")
+    results: dict[str, Any] = {"comparisons": {}}
+    if args.out.is_file():
+        results = json.loads(args.out.read_text())
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    results["machine"] = machine()
+    for comparison in chosen:
+        results["comparisons"][comparison.name] = compare(comparison, args.repeats, args.quick)
+        order = [c.name for c in COMPARISONS if c.name in results["comparisons"]]
+        results["comparisons"] = {name: results["comparisons"][name] for name in order}
+        args.out.write_text(json.dumps(results, indent=1) + "\n")
+        args.out.with_suffix(".md").write_text(table(results))
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()

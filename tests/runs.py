@@ -1,0 +1,192 @@
+"""Runs for tests: the command in this process or in another, tiny agents, and what a run left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import hydra
+import torch
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig
+
+from hsw import train
+from hsw.agent import Agent
+from hsw.build import build_agent, check
+from hsw.errors import Interrupted
+from hsw.faces import conf_folder
+from hsw.run.checkpoint import load_newest
+from hsw.run.folder import RunFolder
+from hsw.run.run import Run
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY = (
+    "env.num_envs=2",
+    "storage.num_steps=16",
+    "algorithm.num_mini_batch=2",
+    "algorithm.num_epochs=2",
+    "num_train_steps=128",
+    "eval_episodes=2",
+    "device=cpu",
+    "threads=1",
+    "quiet=true",
+)
+
+
+@dataclass
+class Result:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def sentence(self) -> str:
+        """What it said to a person: the first line on stderr, if that is hsw's own."""
+        first = self.err.strip().partition("\n")[0]
+        return first if first.startswith("hsw: ") else ""
+
+    def refused(self, code: int, *words: str) -> bool:
+        """Whether it ended with this code and one sentence that has these words, and no traceback."""
+        told = self.sentence and all(word in self.sentence for word in words)
+        assert self.code == code, f"code {self.code} instead of {code}: {self.err}"
+        assert told, f"stderr does not begin with a sentence that has {words}: {self.err}"
+        assert "Traceback" not in self.err, self.err
+        return True
+
+
+def call(*arguments: str, main: Callable[[], None] = train.cli) -> Result:
+    """Run a command in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    root, argv, environ = logging.getLogger(), sys.argv, dict(os.environ)
+    handlers, level, code = list(root.handlers), root.level, 0
+    GlobalHydra.instance().clear()
+    sys.argv = ["hsw-train", *arguments]
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            main()
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    finally:
+        GlobalHydra.instance().clear()
+        logging.captureWarnings(False)
+        sys.argv, root.handlers, root.level = argv, handlers, level
+        os.environ.clear()
+        os.environ.update(environ)
+    return Result(code, out.getvalue(), err.getvalue())
+
+
+def run_dir(folder: Path) -> str:
+    return f"hydra.run.dir={folder}"
+
+
+def start(*arguments: str, env: dict[str, str] | None = None, program: tuple[str, ...] = ("-m", "hsw.train")) -> Any:
+    """Start a command in a process and a session of its own."""
+    return subprocess.Popen(
+        [sys.executable, *program, *arguments],
+        cwd=ROOT,
+        env={**os.environ, **(env or {})},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(process: Any, timeout: float = 60) -> Result:
+    """Wait for a started command; it must leave no process behind."""
+    try:
+        out, err = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, 9)
+        out, err = process.communicate()
+        raise AssertionError(f"did not end within {timeout} s: {out}\n{err}") from None
+    wait_for(lambda: not session_members(process.pid), 5)
+    return Result(process.returncode, out, err)
+
+
+def session_members(session: int) -> list[int]:
+    """The living processes of a session."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = path.read_text().rpartition(")")[2].split()
+            if int(fields[3]) == session and fields[0] != "Z":
+                found.append(int(path.parent.name))
+    return found
+
+
+def wait_for(condition: Callable[[], Any], timeout: float = 60) -> None:
+    end = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < end, f"not within {timeout} s"
+        time.sleep(0.02)
+
+
+def compose(*overrides: str) -> DictConfig:
+    """The config of a command line."""
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(conf_folder())):
+        return hydra.compose("config", overrides=list(overrides))
+
+
+@contextlib.contextmanager
+def agent_of(*overrides: str, folder: Path | None = None) -> Iterator[Agent]:
+    """The agent of a tiny run, in a folder if one is given."""
+    config = compose(*TINY, *overrides)
+    plain, _ = check(config)
+    run_folder = RunFolder(folder) if folder else None
+    logger = hydra.utils.instantiate(config.logger)
+    try:
+        agent = build_agent(config, Run(run_folder, logger, plain, config.checkpoint_interval))
+        try:
+            yield agent
+        finally:
+            agent.env.close()
+    finally:
+        if run_folder:
+            run_folder.close()
+
+
+def train_on(agent: Agent, steps: int) -> dict[str, Any] | None:
+    """Train; the state if a signal stopped it, None if it finished."""
+    try:
+        agent.train(steps)
+    except Interrupted:
+        return agent.state_dict()
+    return None
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    """The metrics of a run."""
+    path = folder / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def newest(folder: Path) -> dict[str, Any]:
+    """The state of a run's newest good checkpoint."""
+    return load_newest(folder / "checkpoints")[0]
+
+
+def differences(one: Any, other: Any, path: str = "") -> list[str]:
+    """The places where two nested states are not the same bit for bit."""
+    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+        return [] if one.dtype == other.dtype and torch.equal(one, other) else [path]
+    if isinstance(one, dict) and isinstance(other, dict):
+        if set(one) != set(other):
+            return [f"{path}: {sorted(map(str, set(one) ^ set(other)))}"]
+        return [place for key in one for place in differences(one[key], other[key], f"{path}/{key}")]
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple) and len(one) == len(other):
+        return [p for i, (a, b) in enumerate(zip(one, other, strict=True)) for p in differences(a, b, f"{path}/{i}")]
+    return [] if one == other else [path]

@@ -1,0 +1,169 @@
+"""Every YAML composes, says all that its target takes, and builds."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from pathlib import Path
+from typing import Any
+
+import hydra
+import pytest
+from omegaconf import OmegaConf
+
+from hsw.build import build_agent, check
+from hsw.env import VectorEnv
+from hsw.errors import ConfigError
+from hsw.faces import conf_folder
+from hsw.run.run import Run
+from hsw.run.targets import resolve_target
+from tests.runs import TINY, agent_of, call, compose, rows, run_dir
+
+GROUPS = ("env", "network", "storage", "algorithm", "agent", "logger")
+# What the running program hands over, and no YAML can.
+HANDED_OVER = {
+    "env": {"seed", "training", "render_mode"},
+    "algorithm": {"policy"},
+    "agent": {"env", "eval_env", "policy", "algorithm", "storage", "run"},
+}
+NEEDS = {
+    "atari": "envpool",
+    "procgen": "PyQt5",
+    "halfcheetah": "mujoco",
+    "lunar_lander": "Box2D",
+    "minatar_breakout": "minatar",
+}
+RECIPES = {"ppo": ("rollout", "ppo", "actor_critic"), "daac": ("decoupled", "daac", "decoupled")}
+
+
+def names(group: str) -> list[str]:
+    return sorted(path.stem for path in Path(conf_folder(), group).glob("*.yaml"))
+
+
+def choices() -> list[tuple[str, str]]:
+    return [(group, name) for group in GROUPS for name in names(group)]
+
+
+def recipe_of(name: str) -> str:
+    """The recipe that a storage, algorithm or network belongs to."""
+    return next((agent for agent, parts in RECIPES.items() if name in parts), "ppo")
+
+
+@pytest.mark.parametrize(("group", "name"), choices())
+def test_choice_composes_and_spells_out_its_target(group: str, name: str) -> None:
+    config = compose(f"agent={recipe_of(name)}", f"{group}={name}", *["env.id=CartPole-v1"] * (name == "gym"))
+    check(config)
+    node = config[group]
+    target = resolve_target(node._target_)
+    function = target.__init__ if inspect.isclass(target) else target
+    parameters = {
+        parameter.name
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.name != "self" and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    }
+    assert {str(key) for key in node if not str(key).startswith("_")} == parameters - HANDED_OVER.get(group, set())
+
+
+@pytest.mark.parametrize("recipe", names("agent"))
+def test_recipe_picks_its_parts_and_an_explicit_choice_wins(recipe: str) -> None:
+    groups = ("storage", "algorithm", "network")
+    config = compose(f"agent={recipe}")
+    for group, name in zip(groups, RECIPES[recipe], strict=True):
+        assert config[group]._target_ == OmegaConf.load(conf_folder() / group / f"{name}.yaml")._target_
+        other = next(choice for choice in names(group) if choice != name)
+        for order in ([f"{group}={other}", f"agent={recipe}"], [f"agent={recipe}", f"{group}={other}"]):
+            assert compose(*order)[group]._target_ == OmegaConf.load(conf_folder() / group / f"{other}.yaml")._target_
+
+
+@pytest.mark.parametrize("preset", names("preset"))
+def test_preset_is_found_by_itself_and_yields_to_the_command_line(preset: str) -> None:
+    agent, _, env = preset.partition("_")
+    choices = [f"agent={agent}", f"env={env}"]
+    if env not in names("env"):  # for one game of an env: chosen by name
+        choices = [f"agent={agent}", f"env={env.rpartition('_')[0]}", f"preset={preset}"]
+    config = compose(*choices)
+    check(config)
+    values: Any = OmegaConf.load(conf_folder() / "preset" / f"{preset}.yaml")
+    values.pop("defaults", None)
+    assert OmegaConf.merge(config, values) == config
+    assert compose(*choices, "algorithm.lr=0.125").algorithm.lr == 0.125
+
+
+@pytest.mark.parametrize("study", names("experiments"))
+def test_study_composes(study: str) -> None:
+    check(compose(f"experiments={study}"))
+
+
+@pytest.mark.parametrize("env", names("env"))
+def test_every_recipe_builds_on_env(env: str) -> None:
+    if env in NEEDS:
+        pytest.importorskip(NEEDS[env])
+    for recipe, parts in RECIPES.items():
+        with agent_of(f"agent={recipe}", f"env={env}", *["env.id=CartPole-v1"] * (env == "gym")) as agent:
+            assert isinstance(agent.env, VectorEnv)
+            wanted = [
+                OmegaConf.load(conf_folder() / group / f"{name}.yaml")._target_.rpartition(".")[2]
+                for group, name in zip(("storage", "algorithm", "network"), parts, strict=True)
+            ]
+            assert [type(part).__name__ for part in (agent.storage, agent.algorithm, agent.policy)] == wanted
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_recipe_trains_end_to_end_and_its_saved_config_builds_it_again(recipe: str, tmp_path: Path) -> None:
+    before = os.getcwd()
+    done = call(*TINY, f"agent={recipe}", "env.id=tests.envs:Counter-v0", run_dir(tmp_path))
+    assert done.code == 0, done.err
+    assert os.getcwd() == before
+    assert {path.name for path in tmp_path.iterdir()} >= {"best", "checkpoints", "config.yaml", "versions.json"}
+    assert rows(tmp_path)[-1]["step"] >= 128
+    saved = OmegaConf.load(tmp_path / "config.yaml")
+    assert "${" not in (tmp_path / "config.yaml").read_text()
+    check(saved)
+    agent = build_agent(saved, Run())
+    agent.env.close()
+    assert type(agent.algorithm).__name__.lower() == recipe
+
+
+def test_spaces_in_the_minimal_form_build_a_run() -> None:
+    minimal = (
+        "observation_space={shape:[4]}",
+        "action_space={shape:[2],type:Discrete,range:[0,1]}",
+    )
+    config = compose(*TINY, *minimal)
+    policy = hydra.utils.instantiate(config.network)
+    storage = hydra.utils.instantiate(config.storage)
+    assert policy.distribution.params_dim == 2
+    assert storage.observation_space.shape == (4,)
+
+
+def test_storage_given_as_a_factory_trains(tmp_path: Path) -> None:
+    factory = (
+        "{_target_:hsw.storage.RolloutStorage.create_factory,size:16,num_envs:2,"
+        "observation_space:${observation_space},action_space:${action_space}}"
+    )
+    tiny = [override for override in TINY if not override.startswith("storage.")]
+    done = call(*tiny, "~storage", f"+storage={factory}", "env.discount=0.9", run_dir(tmp_path))
+    assert done.code == 0, done.err
+    assert rows(tmp_path)[-1]["step"] >= 128
+
+
+def test_help_and_cfg_answer_without_a_run(tmp_path: Path) -> None:
+    helped = call("--help")
+    assert helped.code == 0
+    assert all(f"{group}: {', '.join(names(group))}" in helped.out for group in GROUPS)
+    shown = call("--cfg", "job", "agent=daac")
+    assert shown.code == 0
+    assert "hsw.algorithm.DAAC" in shown.out
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["agent=daac", "storage=rollout"], "storage=decoupled"),
+        (["agent=ppo", "network=decoupled"], "network=actor_critic"),
+        (["agent=ppo", "algorithm=daac"], "network=decoupled"),
+    ],
+)
+def test_parts_that_do_not_belong_together_are_refused_with_those_that_do(overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check(compose(*overrides))
