@@ -120,6 +120,9 @@ def compare(comparison: Comparison, repeats: int, quick: bool) -> dict[str, Any]
         row[key].update(spread(values[key]))
     if comparison.peer:
         row["ratio"] = spread([comparison.ratio(*pair) for pair in zip(values["hsw"], values["peer"], strict=True)])
+        pairs = zip(row["hsw"]["runs"], row["peer"]["runs"], strict=True)
+        if "per_cpu_second" in row["hsw"]["runs"][0]:
+            row["cpu_ratio"] = spread([hsw["per_cpu_second"] / peer["per_cpu_second"] for hsw, peer in pairs])
     return row
 
 
@@ -143,11 +146,12 @@ def table(results: dict[str, Any]) -> str:
         "# Speed",
         "",
         f"{where['cpu']}, {where['cores']} cores, Python {where['python']}, one torch thread. Median (min to max); the",
-        "ratio is the median over pairs of runs that took turns, and above 1 means that hsw is better. Load is the",
-        "machine's load average before each run, median. Made by `python -m benchmarks.run`.",
+        "ratio is the median over pairs of runs that took turns, and above 1 means that hsw is better; the CPU",
+        "ratio is that of steps per second of CPU time. Load is the machine's load average before each run, median.",
+        "Made by `python -m benchmarks.run`.",
         "",
-        "| comparison | unit | hsw | peer | ratio | target | runs | load |",
-        "|---|---|---|---|---|---|---|---|",
+        "| comparison | unit | hsw | peer | ratio | CPU ratio | target | runs | load |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     versions: dict[str, set[str]] = {}
     for name, row in results["comparisons"].items():
@@ -155,9 +159,11 @@ def table(results: dict[str, Any]) -> str:
         loads = "/".join(f"{statistics.median(run['load'] for run in side['runs']):.1f}" for side in sides)
         peer = f"{row['peer']['script'].split('_')[0]} {_shown(row['peer'])}" if "peer" in row else "-"
         ratio = _shown(row["ratio"], "x") if "ratio" in row else "-"
+        cpu_ratio = _shown(row["cpu_ratio"], "x") if "cpu_ratio" in row else "-"
         runs = len(row["hsw"]["runs"])
         lines.append(
-            f"| {name} | {row['unit']} | {_shown(row['hsw'])} | {peer} | {ratio} | {row['target']} | {runs} | {loads} |"
+            f"| {name} | {row['unit']} | {_shown(row['hsw'])} | {peer} | {ratio} | {cpu_ratio} | "
+            f"{row['target']} | {runs} | {loads} |"
         )
         for side in sides:
             shown = ", ".join(f"{module} {version}" for module, version in side["runs"][-1]["versions"].items())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from hsw.agent import Agent
 from hsw.env import VectorEnv
 from hsw.errors import ConfigError
-from hsw.faces import conf_folder
+from hsw.faces import conf_folder, refuse_secrets
 from hsw.run.check import check_config, find_targets
 from hsw.run.pairs import check_pairs, owner
 from hsw.run.run import Run
@@ -46,6 +46,7 @@ def check(config: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
         plain: Any = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
         raise ConfigError(str(error).splitlines()[0]) from error
+    refuse_secrets(f"{path}={value}" for path, value in _leaves(plain))  # those that an interpolation read
     allowed = plain.get("allow", ())
     targets = find_targets(plain, Settings, allowed)
     check_pairs(targets, _choices())  # first: a preset's values for other parts would be called misspelt
@@ -59,6 +60,14 @@ def check(config: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
         )
     owner(targets["agent"]).check(plain)
     return plain, targets
+
+
+def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(node, dict | list):
+        for key, value in node.items() if isinstance(node, dict) else enumerate(node):
+            yield from _leaves(value, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, node
 
 
 def _choices() -> dict[str, dict[str, Any]]:
@@ -98,7 +107,7 @@ def build_agent(config: DictConfig, run: Run) -> Agent:
             if OmegaConf.is_missing(config, key) or config[key] is None:
                 with open_dict(config):
                     config[key] = space
-            elif OmegaConf.to_container(config[key]) != space:
+            elif config[key] != OmegaConf.create(space):  # a saved one has lists where a new one has tuples
                 raise ConfigError(f"the environment's {key} is {space}, and the run's was {config[key]}")
         policy = build(config.network)
         algorithm = build(config.algorithm, policy=policy)

@@ -37,6 +37,22 @@ def refuse_secrets(arguments: Iterable[str]) -> None:
             )
 
 
+def refuse_choices(arguments: Iterable[str]) -> None:
+    """Refuse two choices that Hydra does not: null, which it crashes on, and an unknown preset, which it passes over.
+
+    Raises:
+        ConfigError: If an argument is one of them.
+    """
+    presets = sorted(path.stem for path in (conf_folder() / "preset").glob("*.yaml"))
+    for argument in arguments:
+        group, _, choices = argument.partition("=")
+        if choices == "null" and (conf_folder() / group).is_dir():
+            raise ConfigError(f"{argument} is no choice; ~{group} leaves it out")
+        for choice in choices.split(",") if group == "preset" else ():
+            if choice not in presets:
+                raise ConfigError(f"there is no preset={choice} (choices: {', '.join(presets)})")
+
+
 class JobError(BaseException):
     """Carries a job's error, its cause, past Hydra."""
 

@@ -16,20 +16,21 @@ def explain(error: Exception, arguments: Sequence[str]) -> str:
     cause = str(error.__cause__ or "")
     options = getattr(error, "options", None)
     missing = re.search(r"(?:Could not find|Could not load|In '.*?': Could not find) '?([\w./-]+)'?", text)
-    if options and missing:
+    if missing:
         group, _, choice = missing.group(1).rpartition("/")
-        near = difflib.get_close_matches(choice, options, 1)
-        return (
-            f"there is no {group}={choice}"
-            + (f"; did you mean {group}={near[0]}?" if near else "")
-            + (f" The choices are {', '.join(options)}")
-        )
+        near = difflib.get_close_matches(choice, options or (), 1)
+        meant = f"; did you mean {group}={near[0]}?" if near else ""
+        return f"there is no {group}={choice}{meant}" + (f" (choices: {', '.join(options)})" if options else "")
+    if hasattr(error, "override"):
+        return f"cannot read the argument {error.override!r}; quote values with special characters: \"key='value'\""
     unknown = re.search(r"Could not override '([^']+)'", text) or re.search(
         r"Key '([^']+)' is not in struct", text + cause
     )
     if unknown:
         key = unknown.group(1).split("@")[0]
         guess = _nearest_key(key, arguments)
+        if key.rpartition(".")[0].endswith("kwargs"):
+            guess = f"+{key}=<value>"
         return f"there is no {key}" + (f"; did you mean {guess}?" if guess else "")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return " ".join(lines[:2]) if lines else type(error).__name__

@@ -20,7 +20,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from hsw.errors import ConfigError, CorruptError, Interrupted
-from hsw.faces import JobError, conf_folder, refuse_secrets, run_main
+from hsw.faces import JobError, conf_folder, refuse_choices, refuse_secrets, run_main
 
 # torch, gymnasium and everything that needs them are imported when a run begins: --help, --cfg and shell completion
 # answer at once.
@@ -142,6 +142,7 @@ def main() -> None:
     """The command `hsw-train`, and `python -m hsw.train`."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that errors reach run_main, which prints a sentence
     refuse_secrets(sys.argv[1:])
+    refuse_choices(sys.argv[1:])
     for argument in sys.argv[1:]:
         if argument.startswith("resume=") and argument != "resume=null":
             # The run goes on where it was, also for Hydra's own log file.

@@ -42,7 +42,7 @@ def tensors(batch: Any) -> Any:
 
 
 def transition(storage: Any, obs_space: gym.Space, action_space: gym.Space, num_envs: int, t: int) -> dict[str, Any]:
-    """Row t, whose next_obs is row t + 1's obs. Every extra names its row: [100 t, 100 t + 1, ...]."""
+    """Row t, whose next_obs is row t + 1's obs. The extras name their row and themselves: 100 t + n + i / 4."""
     sample = {
         "obs": draw(obs_space, num_envs, t),
         "actions": draw(action_space, num_envs, t + 1000),
@@ -51,9 +51,8 @@ def transition(storage: Any, obs_space: gym.Space, action_space: gym.Space, num_
         "truncateds": np.zeros(num_envs, bool),
         "next_obs": draw(obs_space, num_envs, t + 1),
     }
-    names = inspect.signature(storage.add).parameters
-    extras = {name: 100 * t + torch.arange(num_envs).float() for name in names if name not in (*sample, "valid")}
-    return {**sample, **extras}
+    names = [name for name in inspect.signature(storage.add).parameters if name not in (*sample, "valid")]
+    return {**sample, **{name: 100 * t + torch.arange(num_envs) + i / 4 for i, name in enumerate(names)}}
 
 
 def fill(storage: Any, obs_space: gym.Space, action_space: gym.Space, num_steps: int, num_envs: int) -> list[dict]:

@@ -156,7 +156,7 @@ def test_stop_anywhere_and_resume_changes_nothing(recipe: str, place: Any, finis
         place(agent)
         state = train_on(agent, BUDGET)
         assert state is not None, "the stop did not come"
-    with agent_of(*overrides, "seed=1") as agent:
+    with agent_of(*overrides) as agent:
         agent.load_state_dict(stored_and_loaded(state, tmp_path / "state"))
         assert train_on(agent, BUDGET) is None
         assert differences(finished(*overrides), agent.state_dict()) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,8 @@ from tests.runs import (
 )
 from tests.test_resume import in_rollout
 
-BUDGET = 6000
-RUN = (*TINY, f"num_train_steps={BUDGET}", "storage.num_steps=64", "checkpoint_interval=500", "eval_interval=2000")
+BUDGET = 3000
+RUN = (*TINY, f"num_train_steps={BUDGET}", "storage.num_steps=128", "checkpoint_interval=400", "eval_interval=2000")
 RECIPES = {
     "ppo-sync": ("agent=ppo", "env.normalize_obs=true"),
     "ppo-async": ("agent=ppo", "env.backend=async", "env.frame_stack=2"),
@@ -50,7 +51,13 @@ def rows_so_far(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "recipe", [pytest.param(name, marks=[pytest.mark.slow] * (name == "daac-async")) for name in RECIPES]
+    "recipe",
+    [
+        "ppo-sync",
+        "daac-async",
+        pytest.param("ppo-async", marks=pytest.mark.slow),
+        pytest.param("daac-sync", marks=pytest.mark.slow),
+    ],
 )
 def test_runs_stopped_by_sigterm_and_by_kill_end_as_the_uninterrupted_one(recipe: str, tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
@@ -87,8 +94,8 @@ def test_runs_stopped_by_sigterm_and_by_kill_end_as_the_uninterrupted_one(recipe
     [("native", ("env.backend=native",)), ("envpool", ("env.backend=envpool", "env.id=CartPole-v1"))],
 )
 def test_envs_that_cannot_be_restored_say_so_and_cut_the_trace(backend: str, env: Any, tmp_path: Path) -> None:
-    if backend == "envpool":
-        pytest.importorskip("envpool")
+    if backend == "envpool" and find_spec("envpool") is None:  # not imported: hsw loads Qt before EnvPool
+        pytest.skip("needs envpool")
     with agent_of(*env, folder=tmp_path) as agent:
         in_rollout(agent)
         state = train_on(agent, 200)

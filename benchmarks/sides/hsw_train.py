@@ -25,9 +25,9 @@ with tempfile.TemporaryDirectory() as folder, contextlib.suppress(Done):
         "env=cartpole",
         "agent=ppo",
         "num_train_steps=1000000000",
-        "storage={num_steps: 128, discount: 0.99, gae_lambda: 0.95}",
-        "algorithm={lr: 2.5e-4, lr_schedule: constant, clip_schedule: constant, num_epochs: 4, num_mini_batch: 4}",
-        "algorithm.entropy_coef=0.01",
+        *("storage.num_steps=128", "storage.discount=0.99", "storage.gae_lambda=0.95"),
+        *("algorithm.lr=2.5e-4", "algorithm.lr_schedule=constant", "algorithm.clip_schedule=constant"),
+        *("algorithm.num_epochs=4", "algorithm.num_mini_batch=4", "algorithm.entropy_coef=0.01"),
         f"hydra.run.dir={folder}",
     ]
     hsw.train.main()

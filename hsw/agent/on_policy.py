@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 
 from hsw.agent.base import Agent, StopRequested
@@ -45,25 +46,28 @@ class OnPolicyAgent(Agent):
         return {f"learn/{name}": value for name, value in info.items()}
 
     def _collect(self) -> None:
-        env, policy, storage = self.env, self.policy, self.storage
-        while not storage.full:  # type: ignore[attr-defined]
-            self._check_stop()
-            with torch.inference_mode():
-                actions, extras = policy.act(self._tensors(self.obs))
-            step = env.step(actions.cpu().numpy())
-            storage.add(  # type: ignore[attr-defined]
-                self.obs,
-                actions,
-                step.rewards,
-                step.terminateds,
-                step.truncateds,
-                step.obs,
-                valid=step.valid,
-                **extras,
-            )
-            self.obs = step.obs
-            self.step += int(step.valid.sum())
+        with self.policy.acting():
+            while not self.storage.full:  # type: ignore[attr-defined]
+                self._check_stop()
+                self._collect_row()
         self._count_episodes()
+
+    def _collect_row(self) -> None:
+        with torch.inference_mode():
+            actions, extras = self.policy.act(self._tensors(self.obs))
+        step = self.env.step(actions.cpu().numpy())
+        self.storage.add(  # type: ignore[attr-defined]
+            self.obs,
+            actions,
+            step.rewards,
+            step.terminateds,
+            step.truncateds,
+            step.obs,
+            valid=step.valid,
+            **extras,
+        )
+        self.obs = step.obs
+        self.step += int(np.count_nonzero(step.valid))
 
     def _update(self) -> dict[str, float]:
         # An update of a large network takes minutes, and a signal cannot wait for it. It is then undone, and the

@@ -68,13 +68,18 @@ class Algorithm(ABC):
         Raises:
             NonFiniteError: If the loss or the gradient is not finite; the parameters are left as they were.
         """
-        optimizer.zero_grad()
+        for parameter in parameters:
+            parameter.grad = None
         loss.backward()
-        norm = float(nn.utils.clip_grad_norm_(parameters, max_grad_norm, foreach=True))
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        total_norm = nn.utils.get_total_norm(gradients, foreach=True)
+        norm = float(total_norm)
         if not math.isfinite(norm):
             what = "gradient" if math.isfinite(float(loss.detach())) else "loss"
             message = f"the {what} of {type(self).__name__}'s update {self.num_updates} is not finite ({norm})"
             raise NonFiniteError(message, asdict(batch))
+        if norm > max_grad_norm:
+            nn.utils.clip_grads_with_norm_(parameters, max_grad_norm, total_norm, foreach=True)
         optimizer.step()
         return norm
 

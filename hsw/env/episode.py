@@ -39,6 +39,7 @@ class EpisodeEnv(gym.Wrapper):
         self.episode = -1
         self._spec = read_space(env.observation_space)
         self._finished = False
+        self._cast: set[str] = set()  # parts of the observation of which a cast was said
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict]:
         """Start the next episode; with options={"replay": [(episode, actions), ...]} rebuild a past one instead."""
@@ -97,7 +98,8 @@ class EpisodeEnv(gym.Wrapper):
         if obs.dtype != spec.dtype:
             if obs.dtype.kind != np.dtype(spec.dtype).kind:
                 raise EnvError(f"environment {self.index}: {name} is {obs.dtype}, its space says {spec.dtype}")
-            if obs.dtype.itemsize > np.dtype(spec.dtype).itemsize and self.index == 0 and self.episode == 0:
+            if obs.dtype.itemsize > np.dtype(spec.dtype).itemsize and self.index == 0 and name not in self._cast:
+                self._cast.add(name)
                 warnings.warn(f"{name} is {obs.dtype} and is cast to its space's {spec.dtype}", stacklevel=2)
             obs = obs.astype(spec.dtype)
         return obs
@@ -114,7 +116,7 @@ class EpisodeFactory:
             _become_worker()
         try:
             return EpisodeEnv(self.make(), self.index, self.seed)
-        except (ValueError, EnvError, gym.error.Error):  # no such env, or not with these kwargs
+        except (ValueError, TypeError, ImportError, EnvError, gym.error.Error):  # no such env, or not with these kwargs
             raise
         except (Exception, SystemExit) as error:
             message = f"environment {self.index} could not be built: {type(error).__name__}: {error}"

@@ -79,7 +79,7 @@ def make_env(
         )
     except HswError:
         raise
-    except (gym.error.Error, ValueError, ImportError) as error:
+    except (gym.error.Error, ValueError, TypeError, ImportError) as error:
         raise ConfigError(f"env.id={id}: {error}") from error
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
+import multiprocessing
 import signal
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
+from multiprocessing.connection import wait
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -99,6 +104,12 @@ class VectorEnv:
     def reset(self) -> Any:
         """Start every environment. Returns the first observations, [N, *shape] or a dict of them."""
         obs = self._guarded("reset")
+        if self._obs is not None:  # the running episodes are given up
+            self._episode_numbers += 1
+            self._dones[:], self._returns[:], self._lengths[:], self._starts[:] = False, 0.0, 0, 0
+            self._actions.clear()
+            if self._reward_normalizer:
+                self._reward_normalizer.returns[:] = 0.0
         return self._observe(obs, np.ones(self.num_envs, bool), np.zeros(self.num_envs, bool))
 
     def step(self, actions: np.ndarray) -> Step:
@@ -118,7 +129,8 @@ class VectorEnv:
         rewards = rewards * valid
         terminateds, truncateds = terminateds & valid, truncateds & valid
         dones = terminateds | truncateds
-        if not np.isfinite(rewards).all():
+        # The sum is finite if all numbers are (short of an overflow, which the second look sorts out).
+        if not math.isfinite(np.add.reduce(rewards)) and not np.isfinite(rewards).all():
             index = int(np.argmin(np.isfinite(rewards)))
             raise EnvError(
                 f"environment {index}: the reward is {rewards[index]} after {self._lengths[index] + 1} steps"
@@ -157,15 +169,26 @@ class VectorEnv:
             return
         try:
             if hasattr(self._backend, "processes"):
-                self._backend.close_extras(timeout=1.0)
-                self._backend.closed = True
+                self._close_workers()
             else:
                 self._backend.close()
-        except Exception:  # workers that are gone cannot be asked to close
+        except Exception:  # what is broken cannot be asked to close
             pass
-        for process in getattr(self._backend, "processes", []):
+
+    def _close_workers(self) -> None:
+        """Ask the workers to end, and kill those that do not within a second: Gymnasium would wait for ever."""
+        pipes = [pipe for pipe in self._backend.parent_pipes if pipe is not None]
+        for pipe in pipes:
+            with contextlib.suppress(OSError):
+                pipe.send(("close", None))
+        deadline = time.monotonic() + 1.0
+        for process in self._backend.processes:
+            process.join(max(0.0, deadline - time.monotonic()))
             process.kill()
             process.join()
+        for pipe in pipes:
+            pipe.close()
+        self._backend.closed = True
 
     def obs_statistics(self) -> dict[str, Any]:
         """The observation statistics, which an evaluation environment takes over."""
@@ -242,7 +265,7 @@ class VectorEnv:
             for key, part in obs.items():
                 self._check_finite(part, f"obs[{key!r}]")
         # The sum is finite if all numbers are (short of an overflow, which the second look sorts out).
-        elif obs.dtype.kind == "f" and not np.isfinite(obs.sum()):
+        elif obs.dtype.kind == "f" and not math.isfinite(np.add.reduce(obs, axis=None)):
             finite = np.isfinite(obs).reshape(len(obs), -1).all(1)
             if not finite.all():
                 index = int(np.argmin(finite))
@@ -258,7 +281,7 @@ class VectorEnv:
             ends = (info["terminated"].astype(bool) & valid) | truncateds
         self._returns += rewards
         self._lengths += valid
-        if ends.any():
+        if np.count_nonzero(ends):  # a sixth of any()'s time on a few environments
             for index in np.flatnonzero(ends):
                 self.episodes.append(Episode(int(index), float(self._returns[index]), int(self._lengths[index])))
             self._returns[ends] = 0.0
@@ -266,7 +289,7 @@ class VectorEnv:
 
     def _remember(self, env_actions: np.ndarray, valid: np.ndarray) -> None:
         self._actions.append(env_actions)
-        if not valid.all():  # reset rows: those episodes begin after this row
+        if np.count_nonzero(valid) < self.num_envs:  # reset rows: those episodes begin after this row
             self._starts[~valid] = len(self._actions)
             self._episode_numbers[~valid] += 1
             oldest = int(self._starts.min())
@@ -299,11 +322,19 @@ class VectorEnv:
         except EnvError:
             raise
         except Exception as error:
-            lost = [i for i, p in enumerate(getattr(self._backend, "processes", [])) if not p.is_alive()]
-            if lost:
-                code = self._backend.processes[lost[0]].exitcode
-                raise EnvError(f"environment {lost[0]}: its worker process died with exit code {code}") from error
+            if asynchronous and isinstance(error, EOFError | OSError):
+                self._raise_if_lost(error, 1.0)
             raise EnvError(f"the environments' {method} raised {type(error).__name__}: {error}") from error
+
+    def _raise_if_lost(self, error: Exception, patience: float = 0.0) -> None:
+        """Name the environment whose worker died; its pipe may break before its end is known."""
+        processes = self._backend.processes
+        dead = wait([process.sentinel for process in processes], patience)
+        for index, process in enumerate(processes):
+            if process.sentinel in dead:
+                process.join()
+                message = f"environment {index}: its worker process died with exit code {process.exitcode}"
+                raise EnvError(message) from error
 
     def _ask(self, method: str, argument: Any) -> Any:
         if method == "step":
@@ -311,14 +342,13 @@ class VectorEnv:
         return self._backend.reset(options=argument)[0] if argument else self._backend.reset()[0]
 
     def _ask_workers(self, method: str, argument: Any) -> Any:
-        from multiprocessing import TimeoutError as WorkerTimeout
-
         begin: Callable = self._backend.step_async if method == "step" else self._backend.reset_async
-        wait: Callable = self._backend.step_wait if method == "step" else self._backend.reset_wait
+        finish: Callable = self._backend.step_wait if method == "step" else self._backend.reset_wait
         begin(argument) if method == "step" else begin(options=argument)
         try:
-            result = wait(timeout=self.timeout)
-        except WorkerTimeout as error:
+            result = finish(timeout=self.timeout)
+        except multiprocessing.TimeoutError as error:
+            self._raise_if_lost(error)
             hung = [i for i, pipe in enumerate(self._backend.parent_pipes) if not pipe.poll()]
             raise EnvError(f"environment {hung[0]}: {method} did not answer within {self.timeout} s") from error
         return result if method == "step" else result[0]
@@ -360,20 +390,20 @@ def _normalized_space(spec: SpaceSpec) -> SpaceSpec:
 
 def _copied(obs: Any) -> Any:
     """A copy of our own: some backends and environments write the next observation over the last."""
-    return {key: np.array(part) for key, part in obs.items()} if isinstance(obs, dict) else np.array(obs)
+    return {key: _copied(part) for key, part in obs.items()} if isinstance(obs, dict) else np.array(obs)
 
 
 def _to_tensors(obs: Any) -> Any:
     if isinstance(obs, dict):
-        return {key: torch.from_numpy(part) for key, part in obs.items()}
+        return {key: _to_tensors(part) for key, part in obs.items()}
     return None if obs is None else torch.from_numpy(obs)
 
 
 def _differing(obs: Any, saved: Any) -> list[int]:
-    parts = [(obs[key], saved[key]) for key in obs] if isinstance(obs, dict) else [(obs, saved)]
-    same = np.ones(len(parts[0][0]), bool)
-    for now, then in parts:
-        same &= (now == then.numpy()).reshape(len(same), -1).all(1)
+    """Indices of the environments whose observations differ."""
+    if isinstance(obs, dict):
+        return sorted({index for key in obs for index in _differing(obs[key], saved[key])})
+    same = (obs == saved.numpy()).reshape(len(obs), -1).all(1)
     return np.flatnonzero(~same).tolist()
 
 

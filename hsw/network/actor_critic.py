@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from hsw.network.distribution import make_distribution
-from hsw.network.encoder import make_encoder, orthogonal
+from hsw.network.encoder import TwinMLP, make_encoder, orthogonal
 from hsw.spaces import SpaceLike, read_space
 
 EncoderName = Literal["auto", "mlp", "dict", "minatar", "nature_cnn", "impala_resnet"]
@@ -33,8 +34,36 @@ class Policy(nn.Module, ABC):
             Actions, [B, *action_shape], and the extras, [B] each.
         """
 
+    def acting(self) -> AbstractContextManager[None]:
+        """Within this context the weights stay as they are, which a policy may use to act faster."""
+        return nullcontext()
 
-class ActorCritic(Policy):
+
+class _TwoEncoders(Policy):
+    """A policy whose heads read one encoder each, or the same one where value_encoder is None."""
+
+    encoder: Any
+    value_encoder: Any
+    _twin: TwinMLP | None = None
+
+    @contextmanager
+    def acting(self) -> Iterator[None]:
+        if TwinMLP.fits(self.encoder, self.value_encoder):
+            self._twin = TwinMLP(self.encoder, self.value_encoder)
+        try:
+            yield
+        finally:
+            self._twin = None
+
+    def _features(self, obs: Any) -> tuple[Tensor, Tensor]:
+        """What the policy's heads and what the value head read, to act."""
+        if self._twin is not None:
+            return self._twin(obs)
+        features = self.encoder(obs)
+        return features, features if self.value_encoder is None else self.value_encoder(obs)
+
+
+class ActorCritic(_TwoEncoders):
     """A policy and a value head on one encoder, or on one encoder each (PPO).
 
     Args:
@@ -71,7 +100,8 @@ class ActorCritic(Policy):
         return self.policy_head(features), self.value_head(value_features).squeeze(-1)
 
     def act(self, obs: Any, deterministic: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
-        params, values = self._params_and_values(obs)
+        features, value_features = self._features(obs)
+        params, values = self.policy_head(features), self.value_head(value_features).squeeze(-1)
         actions = self.distribution.mode(params) if deterministic else self.distribution.sample(params)
         return actions, {"log_probs": self.distribution.log_prob(params, actions), "values": values}
 
@@ -85,7 +115,7 @@ class ActorCritic(Policy):
         return *self.distribution.log_prob_and_entropy(params, actions), values
 
 
-class DecoupledActorCritic(Policy):
+class DecoupledActorCritic(_TwoEncoders):
     """DAAC's two networks (Raileanu & Fergus 2021, arXiv:2102.10330), which share nothing.
 
     The policy network has an encoder, a policy head and an advantage head: one linear layer on the policy's features
@@ -127,12 +157,12 @@ class DecoupledActorCritic(Policy):
         return self.advantage_head(torch.cat([features, self.distribution.features(actions)], -1)).squeeze(-1)
 
     def act(self, obs: Any, deterministic: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
-        features = self.encoder(obs)
+        features, value_features = self._features(obs)
         params = self.policy_head(features)
         actions = self.distribution.mode(params) if deterministic else self.distribution.sample(params)
         return actions, {
             "log_probs": self.distribution.log_prob(params, actions),
-            "values": self.value(obs),
+            "values": self.value_head(value_features).squeeze(-1),
             "adv_preds": self._advantages(features, actions),
         }
 

@@ -175,7 +175,7 @@ def all_finite(state: Any) -> bool:
         return not state.is_floating_point() or bool(torch.isfinite(state).all())
     if isinstance(state, dict):
         return all(all_finite(value) for value in state.values())
-    return True
+    return all(map(all_finite, state)) if isinstance(state, list | tuple) else True
 
 
 def _write_synced(path: Path, content: bytes) -> None:

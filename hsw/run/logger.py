@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -50,11 +51,17 @@ class Logger:
         for name, value in metrics.items():
             row[name] = value if isinstance(value, int) or math.isfinite(value) else None
         if self._file is not None:
-            try:
-                self._file.write(json.dumps(row).encode() + b"\n")
-            except OSError as error:
-                warnings.warn(f"cannot write metrics.jsonl: {error.strerror or error}", stacklevel=2)
+            self._write(json.dumps(row).encode() + b"\n")
         self._try("log", lambda: self.copy(step, metrics))
+
+    def _write(self, line: bytes) -> None:
+        try:
+            written = self._file.write(line)
+            if written < len(line):  # a full disk takes a part, and half a row would spoil the file
+                self._file.truncate(self._file.tell() - written)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            warnings.warn(f"cannot write metrics.jsonl: {error.strerror or error}", stacklevel=3)
 
     def finish(self, exit_code: int) -> None:
         """Close everything."""
@@ -142,6 +149,7 @@ class WandbLogger(Logger):
         self.tags = list(tags or [])
         self.mode, self.init_timeout, self.finish_timeout = mode, init_timeout, finish_timeout
         self._run: Any = None
+        self._id: str | None = None
 
     def open(self, folder: Path, config: dict[str, Any], state: Any) -> None:
         import wandb
@@ -149,8 +157,8 @@ class WandbLogger(Logger):
         mode = self.mode
         if mode == "auto":
             mode = "online" if os.environ.get("WANDB_API_KEY") else "offline"
-        run_id = (state or {}).get("id") or secrets.token_hex(4)
-        common: dict[str, Any] = {**self.options, "tags": self.tags, "dir": str(folder), "config": config, "id": run_id}
+        self._id = (state or {}).get("id") or secrets.token_hex(4)
+        common: dict[str, Any] = {**self.options, "tags": self.tags, "dir": str(folder), "config": config}
         # The console is the run's own log already; and nothing of the machine's environment is to be uploaded.
         settings: dict[str, Any] = {
             "console": "off",
@@ -160,13 +168,15 @@ class WandbLogger(Logger):
         }
         try:
             self._run = wandb.init(
-                **common, mode=mode, resume="allow" if state else None, settings=wandb.Settings(**settings)
+                **common, id=self._id, mode=mode, resume="allow" if state else None, settings=wandb.Settings(**settings)
             )
         except Exception as error:
             if mode != "online":
                 raise
-            warnings.warn(f"wandb is not reachable ({error}); this run is logged offline", stacklevel=2)
-            self._run = wandb.init(**common, mode="offline", settings=wandb.Settings(**settings))
+            reason = str(error).partition("\n")[0]
+            warnings.warn(f"wandb is not reachable ({reason}); this run is logged offline", stacklevel=2)
+            self._id = secrets.token_hex(4)  # wandb holds the first to be in use
+            self._run = wandb.init(**common, id=self._id, mode="offline", settings=wandb.Settings(**settings))
         # Steps may go back after a resume, and wandb drops such rows: they carry their own step instead.
         self._run.define_metric("global_step")
         self._run.define_metric("*", step_metric="global_step")
@@ -177,12 +187,22 @@ class WandbLogger(Logger):
     def close(self, exit_code: int) -> None:
         import threading
 
+        errors: list[Exception] = []
+
+        def end() -> None:
+            try:
+                self._run.finish(exit_code=exit_code)
+            except Exception as error:
+                errors.append(error)
+
         # wandb's own waits are unbounded when its service is gone.
-        ending = threading.Thread(target=self._run.finish, kwargs={"exit_code": exit_code}, daemon=True)
+        ending = threading.Thread(target=end, daemon=True)
         ending.start()
         ending.join(self.finish_timeout)
+        if errors:
+            raise errors[0]
         if ending.is_alive():
             raise TimeoutError(f"wandb did not finish within {self.finish_timeout:g} s")
 
     def copy_state(self) -> Any:
-        return {"id": self._run.id} if self._run is not None else None
+        return {"id": self._id} if self._id else None

@@ -42,7 +42,7 @@ def resolve_target(name: str, allowed: Iterable[str] = ()) -> Any:
         return found
     if inspect.isclass(owner) and _inside(module, _CLASSES):
         return found
-    if inspect.isfunction(found) and _inside(module, _FUNCTIONS):
+    if inspect.isfunction(found) and found.__qualname__ == found.__name__ and _inside(module, _FUNCTIONS):
         return found
     raise refusal
 

@@ -51,9 +51,9 @@ def surrogate(log_probs: Any, old: Any, advantages: Any, clip_range: float) -> A
     terms = []
     for log_prob, old_log_prob, advantage in zip(log_probs, old, advantages, strict=True):
         ratio = (log_prob - old_log_prob).exp()
-        clipped = min(max(float(ratio), 1 - clip_range), 1 + clip_range)
-        held = ratio if float(ratio) == clipped else torch.tensor(clipped)
-        terms.append(-min(ratio * advantage, held * advantage, key=float))
+        clipped = min(max(ratio.item(), 1 - clip_range), 1 + clip_range)
+        held = ratio if ratio.item() == clipped else torch.tensor(clipped)
+        terms.append(-min(ratio * advantage, held * advantage, key=lambda term: term.item()))
     return mean(terms)
 
 
@@ -61,10 +61,10 @@ def squared_error(values: Any, old: Any, returns: Any, clip_range: float | None)
     terms = []
     for value, old_value, target in zip(values, old, returns, strict=True):
         error = (value - target) ** 2
-        change = float(value - old_value)
+        change = (value - old_value).item()
         if clip_range is not None and abs(change) > clip_range:
             held = float(old_value) + (clip_range if change > 0 else -clip_range)
-            error = max(error, (torch.tensor(held) - target) ** 2, key=float)
+            error = max(error, (torch.tensor(held) - target) ** 2, key=lambda term: term.item())
         terms.append(error)
     return mean(terms)
 

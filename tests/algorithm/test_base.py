@@ -34,7 +34,8 @@ def test_a_loss_that_is_not_finite_stops_the_update_and_hands_over_the_batch(kin
     algorithm, storage = collected(kind, normalize_advantages=False) if kind is PPO else collected(kind)
     if field == "log_probs" and bad == math.inf:
         bad = -math.inf
-    getattr(storage, field)[storage.valid.nonzero()[0].tolist()[0], storage.valid.nonzero()[0].tolist()[1]] = bad
+    row = tuple(storage.valid.nonzero()[0].tolist())
+    getattr(storage, field)[row] = bad
     with pytest.raises(NonFiniteError, match=f"of {kind.__name__}'s update 1 is not finite") as caught:
         algorithm.update(storage)
     assert field in caught.value.batch
@@ -68,7 +69,6 @@ def test_a_learning_rate_of_zero_changes_nothing(kind):
 def test_a_lowered_learning_rate_reaches_the_optimiser_that_exists_already(kind):
     algorithm, storage = collected(kind, lr_schedule="constant", **SMALL)
     algorithm.update(storage)
-    storage.update_storage_parameter("step", storage.num_steps)
     storage.bind(algorithm.policy, algorithm).update_storage_parameter("lr", 0.0)
     before = weights(algorithm.policy.parameters())
     algorithm.update(storage)

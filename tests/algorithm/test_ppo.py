@@ -16,7 +16,7 @@ def naive_update(policy, storage, *, lr, clip, value_clip, value_coef, entropy_c
         policy_loss = surrogate(log_probs, batch.log_probs, advantages, clip)
         critic_loss = squared_error(values, batch.values, batch.returns, value_clip)
         spread = entropy(logits)
-        losses.append([float(policy_loss), float(critic_loss), float(spread)])
+        losses.append([term.item() for term in (policy_loss, critic_loss, spread)])
         norms.append(descent.step(policy_loss + value_coef * critic_loss - entropy_coef * spread))
     return [mean(list(column)) for column in zip(*losses, strict=True)], mean(norms)
 

@@ -1,13 +1,10 @@
 import inspect
 
-import numpy as np
 import torch
-from gymnasium.spaces import Box, Discrete
 
 from hsw.storage import DecoupledRolloutStorage, RolloutStorage
 from tests.helpers import fill
-
-OBS, ACTION = Box(-1, 1, (4,), np.float32), Discrete(3)
+from tests.storage.helpers import ACTION, OBS
 
 
 def test_signatures_are_the_published_ones():

@@ -4,90 +4,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from gymnasium.spaces import Box, Discrete
 
 from hsw.errors import ConfigError
 from hsw.storage import RolloutStorage
+from hsw.storage.base import tree_map
 from tests.helpers import ACTION_SPACES, OBS_SPACES, equal, fill, naive_gae, transition
-
-OBS, ACTION = Box(-1, 1, (4,), np.float32), Discrete(3)
-
-
-def rollout(num_steps=4, num_envs=2, **kwargs):
-    return RolloutStorage(OBS, ACTION, "cpu", num_steps, num_envs, **kwargs)
-
-
-def filled(num_steps=4, num_envs=2, valid=None):
-    storage = rollout(num_steps, num_envs)
-    fill(storage, OBS, ACTION, num_steps, num_envs)
-    if valid is not None:
-        storage.valid.copy_(valid)
-    storage.compute_returns_and_advantages(torch.zeros(num_envs))
-    return storage
-
-
-# -- batches --------------------------------------------------------------------------------------------------------
-
-
-# Defect 6: 15 samples and num_mini_batch=8 made 15 batches of 1.
-@pytest.mark.parametrize(
-    ("num_steps", "num_envs", "num_mini_batch"), [(5, 3, 8), (5, 3, 1), (5, 3, 15), (4, 2, 3), (7, 5, 4), (1, 1, 1)]
-)
-@pytest.mark.parametrize("shuffle", [True, False])
-def test_batches_cover_every_row_once_per_epoch_in_sizes_differing_by_at_most_one(
-    num_steps, num_envs, num_mini_batch, shuffle
-):
-    storage = filled(num_steps, num_envs)
-    batches = list(storage.generate_batches(num_mini_batch, None, 3, shuffle=shuffle))
-    assert len(batches) == 3 * num_mini_batch
-    sizes = [len(batch.returns) for batch in batches]
-    assert max(sizes) - min(sizes) <= 1
-    every = sorted(100 * t + n for t in range(num_steps) for n in range(num_envs))
-    for epoch in range(3):
-        names = torch.cat([b.log_probs for b in batches[epoch * num_mini_batch : (epoch + 1) * num_mini_batch]])
-        assert sorted(names.int().tolist()) == every
-        assert shuffle or names.int().tolist() == every
-
-
-def test_every_epoch_has_an_order_of_its_own():
-    first, second = (batch.log_probs.tolist() for batch in filled(8, 8).generate_batches(1, None, 2))
-    assert first != second
-
-
-def test_reset_rows_are_in_no_batch():
-    valid = torch.ones(4, 2, dtype=torch.bool)
-    valid[1, 0] = valid[3, 1] = False
-    storage = filled(valid=valid)
-    names = torch.cat([batch.log_probs for batch in storage.generate_batches(3)]).int().tolist()
-    assert sorted(names) == [0, 1, 101, 200, 201, 300]
-
-
-def test_too_many_minibatches_are_refused_naming_the_way_out():
-    valid = torch.ones(4, 2, dtype=torch.bool)
-    valid[0] = False
-    with pytest.raises(ConfigError, match=r"6 transitions cannot make 8 minibatches.*num_mini_batch.*num_steps"):
-        filled(valid=valid).generate_batches(8)
-    with pytest.raises(ConfigError):
-        filled().generate_batches(0)
-
-
-@pytest.mark.parametrize(("size", "fits"), [(3, True), (2, False), (4, False)])
-def test_mini_batch_size_may_repeat_what_num_mini_batch_implies_and_not_contradict_it(size, fits):
-    storage = filled(4, 2)
-    if fits:
-        assert [len(batch.returns) for batch in storage.generate_batches(3, size)] == [3, 3, 2]
-    else:
-        with pytest.raises(ConfigError, match=f"mini_batch_size={size} contradicts num_mini_batch=3"):
-            storage.generate_batches(3, size)
-
-
-def test_sample_is_one_shuffled_epoch_of_eight_minibatches():
-    batches = list(filled(8, 4).sample())
-    assert [len(batch.returns) for batch in batches] == [4] * 8
-    assert len(list(filled(8, 4).sample(num_mini_batch=2))) == 2
-
-
-# -- the cycle ------------------------------------------------------------------------------------------------------
+from tests.storage.helpers import ACTION, OBS, filled, rollout
 
 
 # Defect 6: sampling before the rollout is full passed silently.
@@ -132,9 +54,8 @@ def test_last_observation_is_carried_into_the_next_rollout(obs):
     storage = RolloutStorage(OBS_SPACES[obs], ACTION, "cpu", 3, 2)
     rows = fill(storage, OBS_SPACES[obs], ACTION, 3, 2)
     storage.after_gradients(None, None, {})
-    carried = {"obs": storage.get_all_buffer_data()["obs"]}
-    last = rows[-1]["next_obs"]
-    assert equal(carried["obs"], {k: v[None] for k, v in last.items()} if isinstance(last, dict) else last[None])
+    carried = storage.get_all_buffer_data()["obs"]
+    assert equal(tree_map(lambda part: part[0], carried), rows[-1]["next_obs"])
 
 
 # Defect 7: next_obs was overwritten by the reset observation.
@@ -168,9 +89,6 @@ def test_advantages_are_the_formula_and_returns_add_the_values(shape):
     expected = naive_gae(storage.rewards, values, storage.terminateds, storage.truncateds, 0.9, 0.8, storage.valid)
     torch.testing.assert_close(storage.advantages, expected.float(), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(storage.returns, expected.float() + values[:4], rtol=1e-5, atol=1e-5)
-
-
-# -- rows -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("convert", [np.asarray, torch.as_tensor, lambda x: torch.as_tensor(x).requires_grad_()])

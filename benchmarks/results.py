@@ -1,0 +1,163 @@
+"""Train the table of results again: `python -m benchmarks.results [jobs]`.
+
+Each job is a command and its seeds. The runs' own last evaluations, in their metrics.jsonl, are the figures; their
+training returns are the curves. Results are kept in learning.json, where a job that is trained again replaces its last
+figures, as a table in learning.md, and as curves/<job>.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+
+
+@dataclass(frozen=True)
+class Job:
+    """Arguments of hsw.train, and how many seeds (1, 2, ...) to train."""
+
+    overrides: tuple[str, ...]
+    num_seeds: int
+
+    @property
+    def command(self) -> str:
+        return " ".join(["python -m hsw.train", *self.overrides])
+
+
+JOBS = {
+    "ppo_cartpole": Job(("agent=ppo",), 5),
+    "daac_cartpole": Job(("storage=decoupled", "agent=daac"), 5),
+    "ppo_minatar_breakout": Job(("env=minatar_breakout", "agent=ppo"), 3),
+    "ppo_lunar_lander": Job(("env=lunar_lander", "agent=ppo"), 3),
+}
+
+
+def train(name: str, seed: int, folder: Path, extra: list[str]) -> list[dict[str, Any]]:
+    """Train one seed. Returns the rows of its metrics."""
+    shutil.rmtree(folder, ignore_errors=True)
+    arguments = [*JOBS[name].overrides, *extra, f"seed={seed}", f"hydra.run.dir={folder}", "quiet=true"]
+    result = subprocess.run(
+        [sys.executable, "-m", "hsw.train", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    if result.returncode:
+        raise SystemExit(f"{name} seed {seed} ended with code {result.returncode}:\n{result.stderr[-3000:]}")
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    print(f"{name} seed {seed}: {_evaluations(rows)[-1]:.1f}", file=sys.stderr)
+    return rows
+
+
+def _evaluations(rows: list[dict[str, Any]]) -> list[float]:
+    return [row["eval/return_mean"] for row in rows if "eval/return_mean" in row]
+
+
+def summary(name: str, runs: list[list[dict[str, Any]]], extra: list[str]) -> dict[str, Any]:
+    """One row of learning.json."""
+    returns = [_evaluations(rows)[-1] for rows in runs]
+    return {
+        "command": " ".join([JOBS[name].command, *extra]),
+        "seeds": list(range(1, len(runs) + 1)),
+        "steps": max(rows[-1]["step"] for rows in runs),
+        "returns": returns,
+        "mean": statistics.mean(returns),
+        "std": statistics.stdev(returns) if len(returns) > 1 else 0.0,
+        "seconds": statistics.mean(rows[-1]["time"] for rows in runs),
+        "date": datetime.date.today().isoformat(),
+    }
+
+
+def plot(name: str, runs: list[list[dict[str, Any]]], path: Path) -> None:
+    """The training return over steps: mean and range over seeds."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    curves = []
+    for rows in runs:
+        points = [(row["step"], row["train/episode_return"]) for row in rows if "train/episode_return" in row]
+        curves.append(np.array(points, float).T)
+    # Reset rows count no steps, so each seed logs at steps of its own: read all at the same ones.
+    begin, end = max(steps[0] for steps, _ in curves), min(steps[-1] for steps, _ in curves)
+    steps = np.linspace(begin, end, 200)
+    returns = np.stack([np.interp(steps, *curve) for curve in curves])
+    figure, axes = pyplot.subplots(figsize=(6, 4), layout="constrained")
+    axes.fill_between(steps, returns.min(0), returns.max(0), alpha=0.25, linewidth=0)
+    axes.plot(steps, returns.mean(0))
+    axes.set(title=f"{name}, {len(runs)} seeds", xlabel="environment steps", ylabel="return of the last 100 episodes")
+    axes.grid(alpha=0.3)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+
+
+def table(results: dict[str, Any]) -> str:
+    """The results as markdown."""
+    lines = [
+        "# Learning",
+        "",
+        "Return of each run's last evaluation (20 episodes in environments of their own), mean ± standard deviation",
+        "over seeds. Time is the mean wall time of one seed, two at a time. Made by `python -m benchmarks.results`.",
+        "",
+        "| job | command | seeds | steps | return | time |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, row in results.items():
+        lines.append(
+            f"| [{name}](curves/{name}.png) | `{row['command']}` | {len(row['seeds'])} | {row['steps']:,} | "
+            f"{row['mean']:.1f} ± {row['std']:.1f} | {row['seconds']:.0f} s |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Train the table of results again.")
+    parser.add_argument("jobs", nargs="*", help=f"of {', '.join(JOBS)}; all if none")
+    parser.add_argument("--seeds", type=int, help="instead of each job's own number")
+    parser.add_argument("--parallel", type=int, default=2, help="runs at a time")
+    parser.add_argument("--extra", nargs="*", default=[], help="further overrides, such as num_train_steps=5000")
+    parser.add_argument("--runs", type=Path, default=ROOT / "outputs" / "learning", help="where the runs go")
+    parser.add_argument("--out", type=Path, default=HERE / "learning.json")
+    args = parser.parse_args()
+    unknown = set(args.jobs) - set(JOBS)
+    if unknown:
+        parser.error(f"there is no job {', '.join(sorted(unknown))}")
+    results: dict[str, Any] = json.loads(args.out.read_text()) if args.out.is_file() else {}
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(args.parallel) as pool:
+        pending = {
+            name: [
+                pool.submit(train, name, seed, args.runs.resolve() / name / f"seed-{seed}", args.extra)
+                for seed in range(1, (args.seeds or JOBS[name].num_seeds) + 1)
+            ]
+            for name in args.jobs or JOBS
+        }
+        for name, futures in pending.items():
+            runs = [future.result() for future in futures]
+            results[name] = summary(name, runs, args.extra)
+            results = {job: results[job] for job in JOBS if job in results}
+            args.out.write_text(json.dumps(results, indent=1) + "\n")
+            args.out.with_suffix(".md").write_text(table(results))
+            plot(name, runs, args.out.parent / "curves" / f"{name}.png")
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from hsw.agent.evaluation import evaluate
+from hsw.network import ActorCritic
+from tests.agent.helpers import agent
+from tests.env.helpers import make
+
+CPU = torch.device("cpu")
+
+
+def play(env, num_episodes, policy=None, **kwargs):
+    policy = policy or ActorCritic(env.observation_space, env.action_space, hidden_sizes=(8,))
+    return evaluate(policy, env, num_episodes, **{"deterministic": False, "seed": 1, "device": CPU, **kwargs})
+
+
+# Defect 8: N + 1 episodes were played, in a single environment.
+@pytest.mark.parametrize("num_episodes", [1, 2, 5, 6])
+@pytest.mark.parametrize("num_envs", [1, 2, 4])
+def test_exactly_n_whole_episodes_are_played(num_episodes, num_envs):
+    scores = play(make("Counter", num_envs, kwargs={"length": 4}), num_episodes)
+    assert scores["returns"] == [4.0] * num_episodes
+    assert scores["lengths"] == [4] * num_episodes
+
+
+def test_every_environment_plays_its_share_so_that_short_episodes_do_not_crowd_out_long_ones():
+    env = make("Counter", 2, kwargs={"length": 2})
+    env._backend.envs[1].unwrapped.length = 9
+    scores = play(env, 5)
+    assert sorted(scores["lengths"]) == [2, 2, 2, 9, 9]
+
+
+def test_the_figures_are_those_of_the_returns():
+    scores = play(make("Noise", 3), 8)
+    mean = sum(scores["returns"]) / 8
+    assert len(scores["returns"]) == 8
+    assert scores["mean"] == pytest.approx(mean)
+    assert scores["std"] == pytest.approx((sum((x - mean) ** 2 for x in scores["returns"]) / 7) ** 0.5)
+    assert (scores["min"], scores["max"]) == (min(scores["returns"]), max(scores["returns"]))
+    assert play(make("Counter", 1), 1)["std"] == 0.0
+
+
+def test_random_numbers_are_left_as_they_were():
+    def state():
+        return [random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()]
+
+    env = make("Noise", 2)
+    policy = ActorCritic(env.observation_space, env.action_space)
+    before = state()
+    play(env, 3, policy)
+    assert state() == before
+
+
+def test_the_same_seed_plays_the_same_episodes():
+    env = make("Bandit", 2)
+    policy = ActorCritic(env.observation_space, env.action_space)
+    first = play(env, 8, policy)
+    assert play(make("Bandit", 2), 8, policy) == first
+    assert play(make("Bandit", 2), 8, policy, seed=2) != first
+    assert play(make("Bandit", 2, seed=5), 8, policy) != first
+
+
+def test_a_deterministic_evaluation_takes_the_likeliest_action():
+    env = make("Bandit", 2)
+    policy = ActorCritic(env.observation_space, env.action_space, hidden_sizes=())
+    with torch.no_grad():
+        policy.policy_head.weight.copy_(0.01 * torch.eye(2))
+    assert play(env, 4, policy, deterministic=True)["returns"] == [8.0] * 4
+    assert play(make("Bandit", 2), 4, policy, deterministic=False)["mean"] < 8.0
+
+
+def test_an_environment_can_be_evaluated_again():
+    env = make("Counter", 2, kwargs={"length": 3})
+    for num_episodes in (3, 4, 3):  # ends in mid-episode, at a done
+        assert play(env, num_episodes)["returns"] == [3.0] * num_episodes
+
+
+def test_an_agent_evaluates_in_an_environment_object_as_in_a_fresh_one():
+    returns = []
+    for eval_env in (make("Counter", 2), lambda: make("Counter", 2)):
+        evaluated = agent("Counter", eval_env=eval_env)
+        returns += [evaluated.eval(3)["returns"] for _ in range(2)]
+    assert returns == [[5.0] * 3] * 4
+
+
+def test_an_evaluation_sees_observations_as_the_training_normalises_them():
+    seen = []
+    evaluated = agent("Counter", env={"normalize_obs": True, "kwargs": {"length": 2}})
+    evaluated.train(100)
+    mean = evaluated.env.obs_statistics()[""]["mean"].item()
+    evaluated.eval_env = lambda: make("Counter", 1, normalize_obs=True, training=False)
+    act = evaluated.policy.act
+    evaluated.policy.act = lambda obs, *args: (seen.append(obs.clone()), act(obs, *args))[1]
+    evaluated.eval(1)
+    assert float(seen[0]) == pytest.approx((0 - mean) / 0.5, rel=1e-2)
+
+
+def test_a_stop_gives_up_and_says_so():
+    asked = iter([False, False, True])
+    assert play(make("Endless", 1), 1, stop=lambda: next(asked)) is None
+
+
+def test_a_recording_sees_the_first_observation_and_every_row_that_led_to_another():
+    seen = []
+    play(make("Counter", 1, kwargs={"length": 3}), 1, on_step=lambda env: seen.append(float(env._obs[0, 0])))
+    assert seen == [0.0, 1.0, 2.0]

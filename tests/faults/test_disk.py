@@ -1,0 +1,80 @@
+"""A disk that is full or cannot be written: training goes on where a later save may succeed, and else ends with 6."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hsw.run import checkpoint
+from tests.runs import TINY, call, newest, rows, run_dir
+
+
+@contextlib.contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """Python ignores SIGXFSZ: a longer write fails with EFBIG."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def fail_writes(monkeypatch: Any, fails: Any) -> None:
+    """Let the nth checkpoint's writing fail where fails(n)."""
+    original, count = checkpoint._write_synced, [0]
+
+    def write(path: Path, content: bytes) -> None:
+        if path.name == "tensors.safetensors" and "checkpoints" in path.parts:
+            count[0] += 1
+            if fails(count[0]):
+                path.write_bytes(content[:10])
+                raise OSError(errno.ENOSPC, "No space left on device")
+        original(path, content)
+
+    monkeypatch.setattr(checkpoint, "_write_synced", write)
+
+
+def test_a_failed_save_warns_and_a_later_one_succeeds(tmp_path: Path, monkeypatch: Any) -> None:
+    fail_writes(monkeypatch, lambda n: n <= 2)
+    result = call(*TINY, "checkpoint_interval=20", run_dir(tmp_path))
+    assert result.code == 0, result.err
+    assert "No space left on device; training goes on" in (tmp_path / "train.log").read_text()
+    assert newest(tmp_path)["step"] >= 128
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_failed_final_save_is_an_error_and_leaves_the_checkpoint_before(tmp_path: Path, monkeypatch: Any) -> None:
+    fail_writes(monkeypatch, lambda n: n > 2)
+    result = call(*TINY, "checkpoint_interval=20", run_dir(tmp_path))
+    assert result.refused(6, "cannot write the checkpoint", "No space left on device")
+    assert 0 < newest(tmp_path)["step"] < 128
+    assert rows(tmp_path)[-1]["step"] >= 128
+
+
+def test_a_file_size_limit_fails_checkpoints_and_not_the_training(tmp_path: Path) -> None:
+    with largest_file(20_000):
+        result = call(*TINY, "checkpoint_interval=20", run_dir(tmp_path))
+    assert result.refused(6, "File too large")
+    assert rows(tmp_path)[-1]["step"] >= 128
+    assert checkpoint.list_checkpoints(tmp_path / "checkpoints") == []
+
+
+def test_metrics_that_no_longer_fit_leave_whole_rows(tmp_path: Path) -> None:
+    with largest_file(4_000):
+        result = call(*TINY, "num_train_steps=1000", run_dir(tmp_path))
+    assert result.code == 6
+    assert 0 < rows(tmp_path)[-1]["step"] < 1000
+
+
+@pytest.mark.parametrize("place", ["file/run", "/proc/run", "/dev/null/run"])
+def test_a_run_folder_that_cannot_be_written_is_refused_before_the_env_is_built(place: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    arguments = ("env.id=tests.envs:BuildFails-v0", run_dir(tmp_path / place))
+    assert call(*TINY, *arguments).refused(6, "cannot use")

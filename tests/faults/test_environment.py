@@ -1,0 +1,92 @@
+"""Environments that break their contract: code 3, the environment and what it did named, and nothing left running."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hsw.errors import EnvError
+from tests.runs import TINY, agent_of, call, newest, rows, run_dir
+
+FAULTS = {
+    "NaNObs": "observation has a NaN",
+    "NaNReward": "reward is nan",
+    "WrongShape": "has shape (2,), its space says (1,)",
+    "WrongDtype": "is int64, its space says float32",
+    "OldApi": "old 4-value API",
+    "StepRaises": "the simulator fell over",
+    "SysExit": "SystemExit: 3",
+}
+
+
+def broken(name: str, folder: Path, *overrides: str) -> Any:
+    arguments = (f"env.id=tests.envs:{name}-v0", "+env.kwargs.after=40", "checkpoint_interval=20", run_dir(folder))
+    return call(*TINY, *arguments, *overrides)
+
+
+@pytest.mark.parametrize("backend", ["sync", "async"])
+def test_a_broken_environment_is_named_with_what_it_did(backend: str, tmp_path: Path) -> None:
+    for name, message in FAULTS.items():
+        result = broken(name, tmp_path / name, f"env.backend={backend}")
+        assert result.refused(3, "environment ", message)
+        assert newest(tmp_path / name)["step"] >= 20
+        assert rows(tmp_path / name)
+        assert multiprocessing.active_children() == []
+
+
+@pytest.mark.parametrize("backend", ["sync", "async"])
+@pytest.mark.parametrize(("name", "message"), [("ResetRaises", "did not come up"), ("BuildFails", "no display")])
+def test_an_environment_that_does_not_come_up_ends_the_run(
+    name: str, message: str, backend: str, tmp_path: Path
+) -> None:
+    result = call(*TINY, f"env.id=tests.envs:{name}-v0", f"env.backend={backend}", run_dir(tmp_path))
+    assert result.refused(3, "environment ", message)
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.parametrize("backend", ["sync", "async"])
+def test_an_environment_that_hangs_is_given_up(backend: str, tmp_path: Path) -> None:
+    begin = time.monotonic()
+    result = broken("Hang", tmp_path, f"env.backend={backend}", "env.timeout=1.5")
+    assert result.refused(3, "1.5 s")
+    assert time.monotonic() - begin < 15
+    assert multiprocessing.active_children() == []
+
+
+def test_a_killed_worker_is_named(tmp_path: Path) -> None:
+    with agent_of("env.backend=async", folder=tmp_path) as agent:
+        workers = agent.env._backend.processes
+        original = agent.env.step
+
+        def step(actions: Any) -> Any:
+            if agent.step == 20:
+                os.kill(workers[1].pid, signal.SIGKILL)
+            return original(actions)
+
+        agent.env.step = step  # type: ignore[method-assign]
+        with pytest.raises(EnvError, match="environment 1: its worker process died"):
+            agent.train(128)
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.parametrize("space", ["Tuple", "Text"])
+def test_spaces_that_hsw_does_not_support_are_refused(space: str, tmp_path: Path, monkeypatch: Any) -> None:
+    import gymnasium as gym
+
+    from tests.envs import Counter
+
+    spaces = {"Tuple": gym.spaces.Tuple([gym.spaces.Discrete(2)]), "Text": gym.spaces.Text(3)}
+
+    class Strange(Counter):
+        def __init__(self) -> None:
+            super().__init__()
+            self.observation_space = spaces[space]
+
+    gym.register(f"Strange{space}-v0", Strange)
+    assert call(*TINY, f"env.id=Strange{space}-v0", run_dir(tmp_path)).refused(2, space)

@@ -1,0 +1,90 @@
+"""Signals and kills at the worst moments: what was saved stands, and nothing is left running."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hsw.run import checkpoint
+from tests.runs import TINY, call, finish, newest, rows, run_dir, session_members, start, wait_for
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_during_a_save_is_obeyed_after_it(signum: int, code: int, tmp_path: Path, monkeypatch: Any) -> None:
+    original, count = checkpoint.write_state, [0]
+
+    def write(*args: Any) -> None:
+        count[0] += 1
+        if count[0] == 2:
+            os.kill(os.getpid(), signum)
+        original(*args)
+
+    monkeypatch.setattr(checkpoint, "write_state", write)
+    stopped = call(*TINY, "num_train_steps=2000", "checkpoint_interval=40", run_dir(tmp_path))
+    assert stopped.refused(code, f"stopped by signal {signum} at step", "continue with")
+    assert newest(tmp_path)["step"] < 2000
+    resumed = call(f"resume={tmp_path}", "num_train_steps=200")
+    assert resumed.code == 0, resumed.err
+
+
+def test_a_kill_during_a_save_costs_one_checkpoint_and_leaves_no_rubbish(tmp_path: Path) -> None:
+    program = (
+        "import os, hsw.train\n"
+        "from hsw.run import checkpoint\n"
+        "rename, count = os.rename, []\n"
+        "def killed(source, target):\n"
+        "    count.append(target)\n"
+        "    os.kill(os.getpid(), 9) if len(count) == 3 else rename(source, target)\n"
+        "checkpoint.os.rename = killed\n"
+        "hsw.train.cli()\n"
+    )
+    process = start(*TINY, "num_train_steps=2000", "checkpoint_interval=40", run_dir(tmp_path), program=("-c", program))
+    assert finish(process).code == -signal.SIGKILL
+    assert list((tmp_path / "checkpoints").glob(".writing-*"))
+    step = newest(tmp_path)["step"]
+    assert 40 <= step < 2000
+    resumed = call(f"resume={tmp_path}", "num_train_steps=200")
+    assert resumed.code == 0, resumed.err
+    assert not list((tmp_path / "checkpoints").glob(".writing-*"))
+    steps = [row["step"] for row in rows(tmp_path) if "learn/policy_loss" in row]
+    assert steps == sorted(set(steps))
+
+
+def hanging(folder: Path) -> tuple[Any, Path]:
+    """A run whose worker processes hang, so that a first signal cannot be obeyed at once."""
+    arguments = (
+        *TINY,
+        "env.id=tests.envs:Hang-v0",
+        "+env.kwargs.after=40",
+        "env.backend=async",
+        "checkpoint_interval=20",
+    )
+    process = start(*arguments, run_dir(folder))
+    wait_for(lambda: process.poll() is not None or len(checkpoint.list_checkpoints(folder / "checkpoints")) == 2)
+    time.sleep(0.3)
+    return process, folder
+
+
+def test_a_second_sigint_ends_a_stuck_run_at_once_and_its_workers_with_it(tmp_path: Path) -> None:
+    process, folder = hanging(tmp_path)
+    assert len(session_members(process.pid)) >= 3
+    os.killpg(process.pid, signal.SIGINT)
+    time.sleep(0.3)
+    assert process.poll() is None
+    begin = time.monotonic()
+    os.kill(process.pid, signal.SIGINT)
+    assert finish(process).code == 130
+    assert time.monotonic() - begin < 5
+    assert newest(folder)["step"] >= 20
+
+
+def test_workers_do_not_outlive_a_killed_trainer(tmp_path: Path) -> None:
+    process, folder = hanging(tmp_path)
+    os.kill(process.pid, signal.SIGKILL)
+    assert finish(process).code == -signal.SIGKILL
+    assert newest(folder)["step"] >= 20

@@ -1,0 +1,52 @@
+"""The real wandb without a network and without its service: the run ends well, and its own metrics are whole."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.runs import TINY, finish, rows, run_dir, start, wait_for
+
+pytestmark = pytest.mark.slow
+KEY = "0123456789abcdef" * 2 + "feedface"
+
+
+def services(pid: int) -> list[int]:
+    """wandb's service processes of a process."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            words = path.read_bytes().split(b"\0")
+            if words[0].endswith(b"wandb-core") and str(pid).encode() in words:
+                found.append(int(path.parent.name))
+    return found
+
+
+def test_an_unreachable_server_is_given_up_within_the_cap(tmp_path: Path) -> None:
+    online = ("logger=wandb", "logger.mode=online", "logger.init_timeout=1", "logger.finish_timeout=2")
+    # A proxy that nobody serves: no byte leaves the machine.
+    env = {"WANDB_API_KEY": KEY, "HTTPS_PROXY": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9"}
+    begin = time.monotonic()
+    result = finish(start(*TINY, *online, run_dir(tmp_path), env=env), timeout=90)
+    assert result.code == 0, result.err
+    assert time.monotonic() - begin < 60
+    assert "this run is logged offline" in (tmp_path / "train.log").read_text()
+    assert list((tmp_path / "wandb").glob("offline-run-*"))
+    assert rows(tmp_path)[-1]["step"] >= 128
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]
+
+
+def test_a_killed_service_does_not_stop_the_run(tmp_path: Path) -> None:
+    offline = ("logger=wandb", "logger.mode=offline", "logger.finish_timeout=2", "num_train_steps=3000")
+    process = start(*TINY, *offline, run_dir(tmp_path))
+    wait_for(lambda: process.poll() is not None or len(rows(tmp_path)) > 5)
+    (service,) = services(process.pid)
+    os.kill(service, signal.SIGKILL)
+    result = finish(process, timeout=90)
+    assert result.code == 0, result.err
+    assert rows(tmp_path)[-1]["step"] >= 3000
