@@ -94,7 +94,7 @@ def measure(side: Side, quick: bool) -> dict[str, Any]:
     load = os.getloadavg()[0]
     result = subprocess.run(side.command(quick), env=env, capture_output=True, text=True)
     if result.returncode:
-        raise SystemExit(f"{' '.join(side.command(quick))} failed:\n{result.stderr[-3000:]}")
+        raise RuntimeError(f"{' '.join(side.command(quick))} failed:\n{result.stderr[-3000:]}")
     return {**json.loads(result.stdout.strip().splitlines()[-1]), "load": round(load, 2)}
 
 
@@ -197,13 +197,21 @@ def main() -> None:
         results = json.loads(args.out.read_text())
     args.out.parent.mkdir(parents=True, exist_ok=True)
     results["machine"] = machine()
+    failed: list[str] = []
     for comparison in chosen:
-        results["comparisons"][comparison.name] = compare(comparison, args.repeats, args.quick)
+        try:
+            results["comparisons"][comparison.name] = compare(comparison, args.repeats, args.quick)
+        except RuntimeError as error:  # the others can be measured all the same
+            print(f"{comparison.name}: {error}", file=sys.stderr)
+            failed.append(comparison.name)
+            continue
         order = [c.name for c in COMPARISONS if c.name in results["comparisons"]]
         results["comparisons"] = {name: results["comparisons"][name] for name in order}
         args.out.write_text(json.dumps(results, indent=1) + "\n")
         args.out.with_suffix(".md").write_text(table(results))
     print(table(results))
+    if failed:
+        raise SystemExit(f"not measured: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

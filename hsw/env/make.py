@@ -13,6 +13,7 @@ from hsw.env.episode import EpisodeFactory
 from hsw.env.vector import VectorEnv, vector_env_spaces
 from hsw.errors import ConfigError, HswError
 from hsw.ranges import Range
+from hsw.seeding import derive_seed
 
 Backend = Literal["sync", "async", "native", "envpool"]
 
@@ -85,7 +86,9 @@ def make_env(
 
 def _make_gym_backend(id: str, backend: str, num_envs: int, seed: int, kwargs: dict[str, Any]) -> Any:
     if backend == "native":
-        return gym.make_vec(id, num_envs, vectorization_mode="vector_entry_point", **kwargs)
+        vector = gym.make_vec(id, num_envs, vectorization_mode="vector_entry_point", **kwargs)
+        vector.reset(seed=derive_seed(seed))  # later resets go on in its random stream
+        return vector
     make = partial(gym.make, id, disable_env_checker=True, **kwargs)
     factories = [EpisodeFactory(make, index, seed) for index in range(num_envs)]
     if backend == "async":

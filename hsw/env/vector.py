@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-import multiprocessing
-import signal
-import threading
-import time
-from collections.abc import Callable
 from dataclasses import replace
-from multiprocessing.connection import wait
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from hsw.env.frames import FrameStack
+from hsw.env.guard import GuardedBackend
 from hsw.env.normalize import ObsNormalizer, RewardNormalizer
 from hsw.errors import EnvError
 from hsw.spaces import SpaceSpec, read_space
@@ -77,11 +71,10 @@ class VectorEnv:
         discount: float = 0.99,
         training: bool = True,
     ) -> None:
-        self._backend = backend
+        self._backend = GuardedBackend(backend, timeout)
         self.num_envs = int(backend.num_envs)
         self.action_space = action_space
         self.exact = exact
-        self.timeout = timeout
         self.training = training
         self.episodes: list[Episode] = []
         self._action_start = action_start
@@ -103,7 +96,7 @@ class VectorEnv:
 
     def reset(self) -> Any:
         """Start every environment. Returns the first observations, [N, *shape] or a dict of them."""
-        obs = self._guarded("reset")
+        obs = self._backend.reset()
         if self._obs is not None:  # the running episodes are given up
             self._episode_numbers += 1
             self._dones[:], self._returns[:], self._lengths[:], self._starts[:] = False, 0.0, 0, 0
@@ -124,7 +117,7 @@ class VectorEnv:
         if self._restart is not None:
             return self._restart_row()
         env_actions = self._to_env(actions)
-        obs, rewards, terminateds, truncateds, info = self._guarded("step", env_actions)
+        obs, rewards, terminateds, truncateds, info = self._backend.step(env_actions)
         valid = ~self._dones
         rewards = rewards * valid
         terminateds, truncateds = terminateds & valid, truncateds & valid
@@ -153,9 +146,9 @@ class VectorEnv:
 
     def frame(self) -> np.ndarray | None:
         """What the first environment looks like, uint8 [H, W, 3]: rendered, or else its pixel observation."""
-        if getattr(self._backend, "render_mode", None) == "rgb_array":
-            frames = self._backend.render()
-            return np.asarray(frames[0])
+        rendered = self._backend.render()
+        if rendered is not None:
+            return np.asarray(rendered[0])
         if isinstance(self._obs, dict) or self._obs is None or self._obs.ndim != 4 or self._obs.dtype != np.uint8:
             return None
         pixels = self._obs[0]
@@ -165,30 +158,7 @@ class VectorEnv:
 
     def close(self) -> None:
         """End the environments; a worker that does not answer is killed."""
-        if getattr(self._backend, "closed", False):
-            return
-        try:
-            if hasattr(self._backend, "processes"):
-                self._close_workers()
-            else:
-                self._backend.close()
-        except Exception:  # what is broken cannot be asked to close
-            pass
-
-    def _close_workers(self) -> None:
-        """Ask the workers to end, and kill those that do not within a second: Gymnasium would wait for ever."""
-        pipes = [pipe for pipe in self._backend.parent_pipes if pipe is not None]
-        for pipe in pipes:
-            with contextlib.suppress(OSError):
-                pipe.send(("close", None))
-        deadline = time.monotonic() + 1.0
-        for process in self._backend.processes:
-            process.join(max(0.0, deadline - time.monotonic()))
-            process.kill()
-            process.join()
-        for pipe in pipes:
-            pipe.close()
-        self._backend.closed = True
+        self._backend.close()
 
     def obs_statistics(self) -> dict[str, Any]:
         """The observation statistics, which an evaluation environment takes over."""
@@ -227,7 +197,9 @@ class VectorEnv:
             self._reward_normalizer.load_state_dict(state["reward_normalizer"])
         if not self.exact:
             # Fresh episodes. The next step hands them over as a reset row, so that nothing flows across.
-            self._restart = self._guarded("reset")
+            self._restart = self._backend.reset()
+            if self._reward_normalizer:
+                self._reward_normalizer.returns[:] = 0.0
             return "these environments cannot be restored and start fresh episodes; this resume is not exact"
         self._dones = state["dones"].numpy().copy()
         self._returns, self._lengths = state["returns"].numpy().copy(), state["lengths"].numpy().copy()
@@ -239,7 +211,7 @@ class VectorEnv:
             (int(episode), [row[index] for row in self._actions[start:]])
             for index, (episode, start) in enumerate(zip(self._episode_numbers, self._starts, strict=True))
         ]
-        self._obs = _copied(self._guarded("reset", {"replay": replay}))
+        self._obs = _copied(self._backend.reset({"replay": replay}))
         different = _differing(self._obs, state["obs"])
         if different:
             return f"environment {different[0]} did not return to its observation; this resume is not exact"
@@ -308,70 +280,6 @@ class VectorEnv:
         if space.type == "Box":
             return np.clip(actions, space.low, space.high).astype(space.dtype)
         return actions.astype(space.dtype) + self._action_start  # a new array: it is kept for a resume
-
-    # -- faults -----------------------------------------------------------------------------------------------------
-
-    def _guarded(self, method: str, argument: Any = None) -> Any:
-        """Call the backend; whatever goes wrong in there becomes an EnvError that names the environment."""
-        asynchronous = hasattr(self._backend, "processes")
-        try:
-            if asynchronous:
-                return self._ask_workers(method, argument)
-            with _Alarm(self.timeout):
-                return self._ask(method, argument)
-        except EnvError:
-            raise
-        except Exception as error:
-            if asynchronous and isinstance(error, EOFError | OSError):
-                self._raise_if_lost(error, 1.0)
-            raise EnvError(f"the environments' {method} raised {type(error).__name__}: {error}") from error
-
-    def _raise_if_lost(self, error: Exception, patience: float = 0.0) -> None:
-        """Name the environment whose worker died; its pipe may break before its end is known."""
-        processes = self._backend.processes
-        dead = wait([process.sentinel for process in processes], patience)
-        for index, process in enumerate(processes):
-            if process.sentinel in dead:
-                process.join()
-                message = f"environment {index}: its worker process died with exit code {process.exitcode}"
-                raise EnvError(message) from error
-
-    def _ask(self, method: str, argument: Any) -> Any:
-        if method == "step":
-            return self._backend.step(argument)
-        return self._backend.reset(options=argument)[0] if argument else self._backend.reset()[0]
-
-    def _ask_workers(self, method: str, argument: Any) -> Any:
-        begin: Callable = self._backend.step_async if method == "step" else self._backend.reset_async
-        finish: Callable = self._backend.step_wait if method == "step" else self._backend.reset_wait
-        begin(argument) if method == "step" else begin(options=argument)
-        try:
-            result = finish(timeout=self.timeout)
-        except multiprocessing.TimeoutError as error:
-            self._raise_if_lost(error)
-            hung = [i for i, pipe in enumerate(self._backend.parent_pipes) if not pipe.poll()]
-            raise EnvError(f"environment {hung[0]}: {method} did not answer within {self.timeout} s") from error
-        return result if method == "step" else result[0]
-
-
-class _Alarm:
-    """Raises TimeoutError in the main thread if the body outlasts the limit; elsewhere it does nothing."""
-
-    def __init__(self, seconds: float | None) -> None:
-        self._seconds = seconds if threading.current_thread() is threading.main_thread() else None
-
-    def __enter__(self) -> None:
-        if self._seconds:
-            self._previous = signal.signal(signal.SIGALRM, self._raise)
-            signal.setitimer(signal.ITIMER_REAL, self._seconds)
-
-    def __exit__(self, *exc_info: object) -> None:
-        if self._seconds:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, self._previous)
-
-    def _raise(self, *_: object) -> None:
-        raise TimeoutError(f"no answer within {self._seconds} s")
 
 
 def _make_normalizers(spec: SpaceSpec, training: bool) -> dict[str, ObsNormalizer]:

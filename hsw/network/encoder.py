@@ -57,8 +57,10 @@ class TwinMLP:
     def __init__(self, first: MLP, second: MLP) -> None:
         self._flatten = first.flatten
         self._layers: list[Any] = []
+        one: Any
+        two: Any
         for one, two in zip(first.layers, second.layers, strict=True):
-            if isinstance(one, nn.Linear):
+            if isinstance(one, nn.Linear) and isinstance(two, nn.Linear):
                 weights = torch.stack([one.weight.detach(), two.weight.detach()]).transpose(1, 2)
                 biases = torch.stack([one.bias.detach(), two.bias.detach()]).unsqueeze(1)
                 self._layers.append((biases, weights))

@@ -28,7 +28,7 @@ def test_exactly_n_whole_episodes_are_played(num_episodes, num_envs):
 
 def test_every_environment_plays_its_share_so_that_short_episodes_do_not_crowd_out_long_ones():
     env = make("Counter", 2, kwargs={"length": 2})
-    env._backend.envs[1].unwrapped.length = 9
+    env._backend.backend.envs[1].unwrapped.length = 9
     scores = play(env, 5)
     assert sorted(scores["lengths"]) == [2, 2, 2, 9, 9]
 

@@ -63,7 +63,7 @@ def test_a_fault_in_step_names_the_environment_and_what_is_wrong(name, backend):
 def test_the_environment_that_fails_is_the_one_named():
     vector = make("NaNObs", 3, kwargs={"after": 2, "length": 99})
     for env in (0, 2):
-        vector._backend.envs[env].unwrapped.after = 99
+        vector._backend.backend.envs[env].unwrapped.after = 99
     assert fails_in(vector, 3).startswith("environment 1: the observation has a NaN")
 
 
@@ -93,7 +93,7 @@ def test_an_environment_that_hangs_is_a_fault_after_the_timeout(backend):
 def test_a_worker_that_dies_is_a_fault_that_names_it(name, delay):
     env = make(name, 3, "async", kwargs={"length": 99}, timeout=0.6)
     env.reset()
-    killer = threading.Timer(delay, os.kill, (env._backend.processes[1].pid, signal.SIGKILL))
+    killer = threading.Timer(delay, os.kill, (env._backend.backend.processes[1].pid, signal.SIGKILL))
     killer.start()
     if not delay:
         killer.join()

@@ -61,7 +61,7 @@ def test_an_environment_that_hangs_is_given_up(backend: str, tmp_path: Path) -> 
 
 def test_a_killed_worker_is_named(tmp_path: Path) -> None:
     with agent_of("env.backend=async", folder=tmp_path) as agent:
-        workers = agent.env._backend.processes
+        workers = agent.env._backend.backend.processes
         original = agent.env.step
 
         def step(actions: Any) -> Any:

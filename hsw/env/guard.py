@@ -1,0 +1,117 @@
+"""A backend that never hangs or dies without a word: every fault is an EnvError that names the environment."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import signal
+import threading
+import time
+from multiprocessing.connection import wait
+from typing import Any
+
+from hsw.errors import EnvError
+
+
+class GuardedBackend:
+    """Calls a backend's reset and step within a time limit.
+
+    Args:
+        backend: A gymnasium.vector.VectorEnv, or what has its reset, step and close.
+        timeout: Seconds after which an environment counts as hung; None waits for ever.
+    """
+
+    def __init__(self, backend: Any, timeout: float | None) -> None:
+        self.backend = backend
+        self._timeout = timeout
+        self._asynchronous = hasattr(backend, "processes")
+        self.num_envs = int(backend.num_envs)
+
+    def reset(self, options: dict[str, Any] | None = None) -> Any:
+        """Start every environment. Returns the observations."""
+        return (self._guarded("reset", options=options) if options else self._guarded("reset"))[0]
+
+    def step(self, actions: Any) -> Any:
+        """Advance every environment. Returns obs, rewards, terminateds, truncateds, info."""
+        return self._guarded("step", actions)
+
+    def render(self) -> Any:
+        """A frame of each environment, or None where they render none."""
+        return self.backend.render() if getattr(self.backend, "render_mode", None) == "rgb_array" else None
+
+    def close(self) -> None:
+        """End the environments; a worker that does not answer is killed."""
+        if getattr(self.backend, "closed", False):
+            return
+        with contextlib.suppress(Exception):  # what is broken cannot be asked to close
+            if self._asynchronous:
+                self._close_workers()
+            else:
+                self.backend.close()
+
+    def _guarded(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        try:
+            if self._asynchronous:
+                return self._ask_workers(method, *args, **kwargs)
+            with _Alarm(self._timeout):
+                return getattr(self.backend, method)(*args, **kwargs)
+        except EnvError:
+            raise
+        except Exception as error:
+            if self._asynchronous and isinstance(error, EOFError | OSError):
+                self._raise_if_lost(error, 1.0)
+            raise EnvError(f"the environments' {method} raised {type(error).__name__}: {error}") from error
+
+    def _ask_workers(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        getattr(self.backend, f"{method}_async")(*args, **kwargs)
+        try:
+            return getattr(self.backend, f"{method}_wait")(timeout=self._timeout)
+        except multiprocessing.TimeoutError as error:
+            self._raise_if_lost(error)
+            hung = [i for i, pipe in enumerate(self.backend.parent_pipes) if not pipe.poll()]
+            raise EnvError(f"environment {hung[0]}: {method} did not answer within {self._timeout} s") from error
+
+    def _raise_if_lost(self, error: Exception, patience: float = 0.0) -> None:
+        """Name the environment whose worker died; its pipe may break before its end is known."""
+        processes = self.backend.processes
+        dead = wait([process.sentinel for process in processes], patience)
+        for index, process in enumerate(processes):
+            if process.sentinel in dead:
+                process.join()
+                message = f"environment {index}: its worker process died with exit code {process.exitcode}"
+                raise EnvError(message) from error
+
+    def _close_workers(self) -> None:
+        """Ask the workers to end, and kill those that do not within a second: Gymnasium would wait for ever."""
+        pipes = [pipe for pipe in self.backend.parent_pipes if pipe is not None]
+        for pipe in pipes:
+            with contextlib.suppress(OSError):
+                pipe.send(("close", None))
+        deadline = time.monotonic() + 1.0
+        for process in self.backend.processes:
+            process.join(max(0.0, deadline - time.monotonic()))
+            process.kill()
+            process.join()
+        for pipe in pipes:
+            pipe.close()
+        self.backend.closed = True
+
+
+class _Alarm:
+    """Raises TimeoutError in the main thread if the body outlasts the limit; elsewhere it does nothing."""
+
+    def __init__(self, seconds: float | None) -> None:
+        self._seconds = seconds if threading.current_thread() is threading.main_thread() else None
+
+    def __enter__(self) -> None:
+        if self._seconds:
+            self._previous = signal.signal(signal.SIGALRM, self._raise)
+            signal.setitimer(signal.ITIMER_REAL, self._seconds)
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._seconds:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, self._previous)
+
+    def _raise(self, *_: object) -> None:
+        raise TimeoutError(f"no answer within {self._seconds} s")
