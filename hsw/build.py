@@ -84,23 +84,28 @@ def _choices() -> dict[str, dict[str, Any]]:
 
 def build_env(config: DictConfig, training: bool = True, **changes: Any) -> VectorEnv:
     """The training environment, or one for evaluation: other seeds, test levels, at most as many as its episodes."""
-    seed = derive_seed(config.seed, ENV if training else EVAL_ENV)
+    changes.setdefault("seed", derive_seed(config.seed, ENV if training else EVAL_ENV))
     if not training:
         changes.setdefault("num_envs", min(config.env.num_envs, config.eval_episodes))
         if config.env.get("backend") == "async":
             changes["backend"] = "sync"
     # kwargs arrive as plain lists and dicts: environments know nothing of OmegaConf.
-    return build(config.env, "all", seed=seed, training=training, **changes)
+    return build(config.env, "all", training=training, **changes)
 
 
-def build_agent(config: DictConfig, run: Run) -> Agent:
-    """Build what a config names. Writes the two space keys into it, and nothing else.
+def build_agent(config: DictConfig, run: Run, state: dict[str, Any] | None = None) -> Agent:
+    """Build what a config names, and continue where a state was taken if there is one.
+
+    Writes the two space keys into the config, and nothing else.
 
     Raises:
         ConfigError: If the spaces in the config (a resumed run's) are not the environment's.
     """
     seed_everything(config.seed)
     env = build_env(config)
+    if state and not env.exact:  # it would begin again with the episodes that the run has seen
+        env.close()
+        env = build_env(config, seed=derive_seed(config.seed, ENV, state["step"]))
     try:
         for key in _SPACES:
             space = space_config(getattr(env, key))
@@ -119,6 +124,8 @@ def build_agent(config: DictConfig, run: Run) -> Agent:
             config.agent, env=env, eval_env=eval_env, policy=policy, algorithm=algorithm, storage=storage, run=run
         )
         agent.num_train_steps = config.num_train_steps
+        if state:
+            agent.load_state_dict(state)
         return agent
     except BaseException:
         env.close()

@@ -72,11 +72,9 @@ def open_run(config: DictConfig, folder: Path) -> Iterator[Any]:
     try:
         logger = hydra.utils.instantiate(config.logger)
         run = Run(run_folder, logger, plain, config.checkpoint_interval, config.quiet)
-        agent = build_agent(config, run)
+        agent = build_agent(config, run, run.load() if resume else None)
         try:
             saved: Any = OmegaConf.to_container(config, resolve=True)
-            if resume:
-                agent.load_state_dict(run.load())
             run_folder.write_text("config.yaml", OmegaConf.to_yaml(OmegaConf.create(saved)))
             run_folder.write_versions()
             run.config = saved

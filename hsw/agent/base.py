@@ -128,7 +128,7 @@ class Agent(ABC):
                 if self.run.every_checkpoint.due(self.step):
                     self.run.save(self.state_dict(), self.step)
             scores = self._evaluate() if self.eval_env is not None else None
-            self.run.progress.update(self.step, force=True)
+            self.run.progress.update(self.step, self._episode_metrics().get("train/episode_return"), force=True)
         except StopRequested:
             self._stop()
         except NonFiniteError as error:
