@@ -46,15 +46,14 @@ class OnPolicyAgent(Agent):
         return {f"learn/{name}": value for name, value in info.items()}
 
     def _collect(self) -> None:
-        with self.policy.acting():
+        with self.policy.acting(), torch.no_grad():
             while not self.storage.full:  # type: ignore[attr-defined]
                 self._check_stop()
                 self._collect_row()
         self._count_episodes()
 
     def _collect_row(self) -> None:
-        with torch.inference_mode():
-            actions, extras = self.policy.act(self._tensors(self.obs))
+        actions, extras = self.policy.act(self._tensors(self.obs))
         step = self.env.step(actions.cpu().numpy())
         self.storage.add(  # type: ignore[attr-defined]
             self.obs,

@@ -38,6 +38,7 @@ class EpisodeEnv(gym.Wrapper):
         self.seed = seed
         self.episode = -1
         self._spec = read_space(env.observation_space)
+        self._dtype = None if self._spec.type == "Dict" else np.dtype(self._spec.dtype)
         self._finished = False
         self._cast: set[str] = set()  # parts of the observation of which a cast was said
 
@@ -48,7 +49,10 @@ class EpisodeEnv(gym.Wrapper):
         self.episode += 1
         self._finished = False
         episode_seed = derive_seed(self.seed, self.index, self.episode)
-        result = self._call("reset", self.env.reset, seed=episode_seed, options=options)
+        try:
+            result = self.env.reset(seed=episode_seed, options=options)
+        except (Exception, SystemExit) as error:
+            raise self._raised("reset", error) from error
         if not (isinstance(result, tuple) and len(result) == 2):
             raise EnvError(f"environment {self.index}: reset must return (obs, info), got {type(result).__name__}")
         return self._checked(self._spec, result[0]), result[1]
@@ -57,7 +61,10 @@ class EpisodeEnv(gym.Wrapper):
         if self._finished:  # only after a replay that ended its episode: the vector env has not seen that done
             obs, info = self.reset()
             return obs, 0.0, False, False, info
-        result = self._call("step", self.env.step, action)
+        try:
+            result = self.env.step(action)
+        except (Exception, SystemExit) as error:
+            raise self._raised("step", error) from error
         if not (isinstance(result, tuple) and len(result) == 5):
             got = len(result) if isinstance(result, tuple) else type(result).__name__
             raise EnvError(
@@ -69,7 +76,9 @@ class EpisodeEnv(gym.Wrapper):
             reward = float(reward)
         except (TypeError, ValueError):
             raise EnvError(f"environment {self.index}: the reward must be a number, got {reward!r}") from None
-        return self._checked(self._spec, obs), reward, bool(terminated), bool(truncated), info
+        if not (type(obs) is np.ndarray and obs.dtype == self._dtype and obs.shape == self._spec.shape):
+            obs = self._checked(self._spec, obs)
+        return obs, reward, bool(terminated), bool(truncated), info
 
     def _replay(self, episode: int, actions: Sequence[Any]) -> tuple[Any, dict]:
         self.episode = episode - 1
@@ -79,11 +88,8 @@ class EpisodeEnv(gym.Wrapper):
             self._finished = terminated or truncated
         return obs, info
 
-    def _call(self, name: str, method: Callable, *args: Any, **kwargs: Any) -> Any:
-        try:
-            return method(*args, **kwargs)
-        except (Exception, SystemExit) as error:
-            raise EnvError(f"environment {self.index}: {name} raised {type(error).__name__}: {error}") from error
+    def _raised(self, name: str, error: BaseException) -> EnvError:
+        return EnvError(f"environment {self.index}: {name} raised {type(error).__name__}: {error}")
 
     def _checked(self, spec: SpaceSpec, obs: Any, name: str = "the observation") -> Any:
         if spec.type == "Dict":

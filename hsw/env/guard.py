@@ -25,6 +25,7 @@ class GuardedBackend:
         self.backend = backend
         self._timeout = timeout
         self._asynchronous = hasattr(backend, "processes")
+        self._alarm = _Alarm(timeout)
         self.num_envs = int(backend.num_envs)
 
     def reset(self, options: dict[str, Any] | None = None) -> Any:
@@ -53,7 +54,7 @@ class GuardedBackend:
         try:
             if self._asynchronous:
                 return self._ask_workers(method, *args, **kwargs)
-            with _Alarm(self._timeout):
+            with self._alarm:
                 return getattr(self.backend, method)(*args, **kwargs)
         except EnvError:
             raise
@@ -101,17 +102,19 @@ class _Alarm:
     """Raises TimeoutError in the main thread if the body outlasts the limit; elsewhere it does nothing."""
 
     def __init__(self, seconds: float | None) -> None:
-        self._seconds = seconds if threading.current_thread() is threading.main_thread() else None
+        self._seconds = seconds
+        self._previous: Any = None
 
     def __enter__(self) -> None:
-        if self._seconds:
+        if self._seconds and threading.current_thread() is threading.main_thread():
             self._previous = signal.signal(signal.SIGALRM, self._raise)
             signal.setitimer(signal.ITIMER_REAL, self._seconds)
 
     def __exit__(self, *exc_info: object) -> None:
-        if self._seconds:
+        if self._previous is not None:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, self._previous)
+            self._previous = None
 
     def _raise(self, *_: object) -> None:
         raise TimeoutError(f"no answer within {self._seconds} s")

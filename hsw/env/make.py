@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import importlib
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -89,7 +91,12 @@ def _make_gym_backend(id: str, backend: str, num_envs: int, seed: int, kwargs: d
         vector = gym.make_vec(id, num_envs, vectorization_mode="vector_entry_point", **kwargs)
         vector.reset(seed=derive_seed(seed))  # later resets go on in its random stream
         return vector
-    make = partial(gym.make, id, disable_env_checker=True, **kwargs)
+    module, _, name = id.rpartition(":")
+    if module:
+        importlib.import_module(module)
+    spec = copy.copy(gym.spec(name))
+    spec.order_enforce = False  # EpisodeEnv is the only caller, and checks what it gets
+    make = partial(gym.make, spec, disable_env_checker=True, **kwargs)
     factories = [EpisodeFactory(make, index, seed) for index in range(num_envs)]
     if backend == "async":
         return AsyncVectorEnv(factories, copy=False, autoreset_mode=AutoresetMode.NEXT_STEP)

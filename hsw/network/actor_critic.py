@@ -44,23 +44,26 @@ class _TwoEncoders(Policy):
 
     encoder: Any
     value_encoder: Any
+    policy_head: nn.Linear
+    value_head: nn.Linear
     _twin: TwinMLP | None = None
 
     @contextmanager
     def acting(self) -> Iterator[None]:
         if TwinMLP.fits(self.encoder, self.value_encoder):
-            self._twin = TwinMLP(self.encoder, self.value_encoder)
+            self._twin = TwinMLP((self.encoder, self.value_encoder), (self.policy_head, self.value_head))
         try:
             yield
         finally:
             self._twin = None
 
-    def _features(self, obs: Any) -> tuple[Tensor, Tensor]:
-        """What the policy's heads and what the value head read, to act."""
-        if self._twin is not None:
+    def _params_values_features(self, obs: Any) -> tuple[Tensor, Tensor, Tensor]:
+        """The policy head's output, [B, params], the values, [B], and what the policy head read."""
+        if self._twin is not None and len(obs) <= 32:  # with more rows it is arithmetic that counts
             return self._twin(obs)
         features = self.encoder(obs)
-        return features, features if self.value_encoder is None else self.value_encoder(obs)
+        value_features = features if self.value_encoder is None else self.value_encoder(obs)
+        return self.policy_head(features), self.value_head(value_features).squeeze(-1), features
 
 
 class ActorCritic(_TwoEncoders):
@@ -94,24 +97,18 @@ class ActorCritic(_TwoEncoders):
         self.policy_head = orthogonal(nn.Linear(self.encoder.out_dim, self.distribution.params_dim), 0.01)
         self.value_head = orthogonal(nn.Linear(self.encoder.out_dim, 1), 1.0)
 
-    def _params_and_values(self, obs: Any) -> tuple[Tensor, Tensor]:
-        features = self.encoder(obs)
-        value_features = features if self.value_encoder is None else self.value_encoder(obs)
-        return self.policy_head(features), self.value_head(value_features).squeeze(-1)
-
     def act(self, obs: Any, deterministic: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
-        features, value_features = self._features(obs)
-        params, values = self.policy_head(features), self.value_head(value_features).squeeze(-1)
+        params, values, _ = self._params_values_features(obs)
         actions = self.distribution.mode(params) if deterministic else self.distribution.sample(params)
         return actions, {"log_probs": self.distribution.log_prob(params, actions), "values": values}
 
     def value(self, obs: Any) -> Tensor:
         """V(obs), [B]."""
-        return self._params_and_values(obs)[1]
+        return self._params_values_features(obs)[1]
 
     def evaluate(self, obs: Any, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Log-probabilities of actions, entropies and values under the current weights, [B] each."""
-        params, values = self._params_and_values(obs)
+        params, values, _ = self._params_values_features(obs)
         return *self.distribution.log_prob_and_entropy(params, actions), values
 
 
@@ -157,12 +154,11 @@ class DecoupledActorCritic(_TwoEncoders):
         return self.advantage_head(torch.cat([features, self.distribution.features(actions)], -1)).squeeze(-1)
 
     def act(self, obs: Any, deterministic: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
-        features, value_features = self._features(obs)
-        params = self.policy_head(features)
+        params, values, features = self._params_values_features(obs)
         actions = self.distribution.mode(params) if deterministic else self.distribution.sample(params)
         return actions, {
             "log_probs": self.distribution.log_prob(params, actions),
-            "values": self.value_head(value_features).squeeze(-1),
+            "values": values,
             "adv_preds": self._advantages(features, actions),
         }
 

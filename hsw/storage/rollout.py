@@ -153,28 +153,40 @@ class RolloutStorage(Storage):
         t, rows = self.step, self._rows
         if valid is None:
             self._warn_if_cut(t, obs)
-            rows["valid"][t] = True
-        else:
-            rows["valid"][t] = self._flat(valid)
-        tree_map(lambda row, new: _write(row, t, new), rows["obs"], obs)
-        _write(rows["actions"], t, actions)
+            valid = True
+        self._write("obs", t, obs)
+        # Row t + 1's obs: what add writes there next, and the last row's only record of where it led.
+        self._write("obs", t + 1, next_obs)
+        self._write("actions", t, actions)
+        rows["valid"][t] = self._flat(valid)
         rows["rewards"][t] = self._flat(rewards)
         rows["terminateds"][t] = self._flat(terminateds)
         rows["truncateds"][t] = self._flat(truncateds)
         for name, extra in extras.items():
             rows[name][t] = self._flat(extra)
-        # Row t + 1's obs: what add writes there next, and the last row's only record of where it led.
-        tree_map(lambda row, new: _write(row, t + 1, new), rows["obs"], next_obs)
         self.step += 1
 
-    def _flat(self, values: Any) -> Any:
-        """Per-step values as [N], whether they come as [N] or [N, 1]."""
+    def _write(self, name: str, t: int, new: Any) -> None:
+        """Write a row of obs or actions, in the shape of its space."""
+
+        def write(rows: Any, part: Any) -> None:
+            part = self._native(part)
+            rows[t] = part if part.shape == rows.shape[1:] else part.reshape(rows.shape[1:])
+
+        tree_map(write, self._rows[name], new)
+
+    def _native(self, values: Any) -> Any:
+        """As what rows are written in: arrays where the storage is on the CPU, else tensors on its device."""
+        if self.device.type != "cpu":
+            return torch.as_tensor(values, device=self.device)
         if isinstance(values, Tensor):
-            values = values.detach().to(self.device)
-            values = values.numpy() if self.device.type == "cpu" else values
-        elif self.device.type != "cpu":
-            values = torch.as_tensor(values, device=self.device)
-        return values.reshape(self.num_envs) if getattr(values, "ndim", 0) > 1 else values
+            return values.detach().cpu().numpy() if values.requires_grad or values.is_cuda else values.numpy()
+        return np.asarray(values)
+
+    def _flat(self, values: Any) -> Any:
+        """Per-step values as [N], whether they come as [N], [N, 1] or one for all."""
+        values = self._native(values)
+        return values.reshape(self.num_envs) if values.ndim > 1 else values
 
     def _warn_if_cut(self, t: int, obs: Any) -> None:
         """A caller that leaves valid out may be one whose envs reset within the step; then V_next is another's."""
@@ -335,12 +347,3 @@ class RolloutStorage(Storage):
     def _require_full(self) -> None:
         if not self.full:
             raise ConfigError(f"the rollout holds {self.step} of {self.num_steps} steps; fill it before learning")
-
-
-def _write(rows: Any, t: int, new: Any) -> None:
-    row = rows[t]
-    if isinstance(row, Tensor):
-        row.copy_(torch.as_tensor(new).reshape(row.shape))
-    else:
-        row = rows[t : t + 1].reshape(rows.shape[1:])
-        row[...] = np.asarray(new).reshape(row.shape)
