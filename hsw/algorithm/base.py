@@ -44,10 +44,11 @@ class Algorithm(ABC):
     def optimizer(self, name: str, parameters: list[nn.Parameter], lr: float, eps: float = 1e-5) -> torch.optim.Adam:
         """The named Adam, made when first needed: what it imports takes a second that acting need not wait for.
 
-        The fused implementation takes one pass over the parameters.
+        From then on the parameters are views of one tensor: zeroing, clipping and Adam are an operation each, where a
+        small network would spend as much on one per layer as on its gradient.
         """
         if name not in self._optimizers:
-            self._optimizers[name] = torch.optim.Adam(parameters, lr=lr, eps=eps, fused=True)
+            self._optimizers[name] = torch.optim.Adam([_flattened(parameters)], lr=lr, eps=eps, fused=True)
         optimizer = self._optimizers[name]
         optimizer.param_groups[0]["lr"] = lr
         return optimizer
@@ -56,7 +57,6 @@ class Algorithm(ABC):
         self,
         optimizer: torch.optim.Adam,
         loss: Tensor,
-        parameters: list[nn.Parameter],
         max_grad_norm: float,
         batch: Any,
     ) -> float:
@@ -68,18 +68,16 @@ class Algorithm(ABC):
         Raises:
             NonFiniteError: If the loss or the gradient is not finite; the parameters are left as they were.
         """
-        for parameter in parameters:
-            parameter.grad = None
+        gradient = optimizer.param_groups[0]["params"][0].grad
+        gradient.zero_()
         loss.backward()
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        total_norm = nn.utils.get_total_norm(gradients, foreach=True)
-        norm = float(total_norm)
+        norm = float(gradient.norm())
         if not math.isfinite(norm):
             what = "gradient" if math.isfinite(float(loss.detach())) else "loss"
             message = f"the {what} of {type(self).__name__}'s update {self.num_updates} is not finite ({norm})"
             raise NonFiniteError(message, asdict(batch))
         if norm > max_grad_norm:
-            nn.utils.clip_grads_with_norm_(parameters, max_grad_norm, total_norm, foreach=True)
+            gradient.mul_(max_grad_norm / (norm + 1e-6))
         optimizer.step()
         return norm
 
@@ -97,3 +95,18 @@ class Algorithm(ABC):
     @abstractmethod
     def make_optimizer(self, name: str) -> torch.optim.Adam:
         """The optimiser of that name, made if it does not exist yet."""
+
+
+def _flattened(parameters: list[nn.Parameter]) -> nn.Parameter:
+    """One parameter with the values of many, which become views of it, and their gradients of its gradient."""
+    whole = torch.zeros(sum(parameter.numel() for parameter in parameters), device=parameters[0].device)
+    flat = nn.Parameter(whole)
+    flat.grad = torch.zeros_like(whole)
+    offset = 0
+    for parameter in parameters:
+        shape, stride = parameter.shape, parameter.stride()  # dense in any order: convolutions are channels_last
+        whole.as_strided(shape, stride, offset).copy_(parameter.data)
+        parameter.data = flat.data.as_strided(shape, stride, offset)
+        parameter.grad = flat.grad.as_strided(shape, stride, offset)
+        offset += parameter.numel()
+    return flat

@@ -74,7 +74,7 @@ class DAAC(Algorithm):
         optimizer = self.make_optimizer("policy")
         # Normalised once over the whole rollout; the advantage head predicts the normalised advantage.
         std, mean = torch.std_mean(storage.advantages[storage.valid])
-        sums = torch.zeros(4, device=storage.device)
+        figures: list[torch.Tensor] = []
         norms, steps = 0.0, 0
         for batch in storage.generate_batches(self.num_mini_batch, None, self.num_epochs):
             advantages = (batch.advantages - mean) / (std + 1e-8)
@@ -83,16 +83,15 @@ class DAAC(Algorithm):
             adv_loss = (adv_preds - advantages).square().mean()
             entropy = entropies.mean()
             loss = policy_loss + self.adv_loss_coef * adv_loss - self.entropy_coef * entropy
-            norms += self.descend(optimizer, loss, self.parameters["policy"], self.max_grad_norm, batch)
-            kl = approximate_kl(log_probs, batch.log_probs)
-            sums += torch.stack([policy_loss.detach(), adv_loss.detach(), entropy.detach(), kl])
+            norms += self.descend(optimizer, loss, self.max_grad_norm, batch)
+            figures += [policy_loss.detach(), adv_loss.detach(), entropy.detach()]
             steps += 1
-        policy_loss_mean, adv_loss_mean, entropy_mean, kl_mean = (sums / steps).tolist()
+        policy_loss_mean, adv_loss_mean, entropy_mean = torch.stack(figures).view(-1, 3).mean(0).tolist()
         return {
             "policy_loss": policy_loss_mean,
             "adv_loss": adv_loss_mean,
             "entropy": entropy_mean,
-            "approx_kl": kl_mean,
+            "approx_kl": float(approximate_kl(log_probs, batch.log_probs)),  # of the last minibatch
             "grad_norm": norms / steps,
             "lr": optimizer.param_groups[0]["lr"],
         }
@@ -102,7 +101,7 @@ class DAAC(Algorithm):
         total, steps = torch.zeros((), device=storage.device), 0
         for batch in storage.generate_batches(self.num_mini_batch, None, self.value_epochs):
             loss = 0.5 * value_loss(self.policy.value(batch.obs), batch.values, batch.returns, self.clip_range)
-            self.descend(optimizer, loss, self.parameters["value"], self.max_grad_norm, batch)
+            self.descend(optimizer, loss, self.max_grad_norm, batch)
             total += loss.detach()
             steps += 1
         return float(total / steps)

@@ -67,8 +67,8 @@ class PPO(Algorithm):
     def update(self, storage: Any) -> dict[str, float]:
         optimizer = self.make_optimizer()
         clip_range = self.scheduled(self.clip_range, self.clip_schedule)
-        sums = torch.zeros(4, device=storage.device)
-        norms, steps = 0.0, 0
+        figures: list[torch.Tensor] = []
+        norms, steps, kl = 0.0, 0, torch.zeros(())
         self.num_updates += 1
         for batch in storage.generate_batches(self.num_mini_batch, None, self.num_epochs):
             log_probs, entropies, values = self.policy.evaluate(batch.obs, batch.actions)
@@ -77,18 +77,22 @@ class PPO(Algorithm):
             critic_loss = value_loss(values, batch.values, batch.returns, self.value_clip_range)
             entropy = entropies.mean()
             loss = policy_loss + self.value_coef * critic_loss - self.entropy_coef * entropy
-            kl = approximate_kl(log_probs, batch.log_probs)
-            if self.target_kl is not None and float(kl) > 1.5 * self.target_kl:
-                break
-            norms += self.descend(optimizer, loss, self.parameters, self.max_grad_norm, batch)
-            sums += torch.stack([policy_loss.detach(), critic_loss.detach(), entropy.detach(), kl])
+            if self.target_kl is not None:
+                kl = approximate_kl(log_probs, batch.log_probs)
+                if float(kl) > 1.5 * self.target_kl:
+                    break
+            norms += self.descend(optimizer, loss, self.max_grad_norm, batch)
+            figures += [policy_loss.detach(), critic_loss.detach(), entropy.detach()]
             steps += 1
-        policy_loss_mean, value_loss_mean, entropy_mean, kl_mean = (sums / max(steps, 1)).tolist()
+        if self.target_kl is None:
+            kl = approximate_kl(log_probs, batch.log_probs)
+        means = torch.stack(figures).view(-1, 3).mean(0).tolist() if figures else [0.0] * 3
+        policy_loss_mean, value_loss_mean, entropy_mean = means
         return {
             "policy_loss": policy_loss_mean,
             "value_loss": value_loss_mean,
             "entropy": entropy_mean,
-            "approx_kl": kl_mean,
+            "approx_kl": float(kl),  # of the last minibatch
             "grad_norm": norms / max(steps, 1),
             "lr": optimizer.param_groups[0]["lr"],
             "clip_range": clip_range,

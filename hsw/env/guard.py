@@ -30,6 +30,7 @@ class GuardedBackend:
 
     def reset(self, options: dict[str, Any] | None = None) -> Any:
         """Start every environment. Returns the observations."""
+        self._alarm.install()
         return (self._guarded("reset", options=options) if options else self._guarded("reset"))[0]
 
     def step(self, actions: Any) -> Any:
@@ -44,6 +45,7 @@ class GuardedBackend:
         """End the environments; a worker that does not answer is killed."""
         if getattr(self.backend, "closed", False):
             return
+        self._alarm.uninstall()
         with contextlib.suppress(Exception):  # what is broken cannot be asked to close
             if self._asynchronous:
                 self._close_workers()
@@ -99,22 +101,33 @@ class GuardedBackend:
 
 
 class _Alarm:
-    """Raises TimeoutError in the main thread if the body outlasts the limit; elsewhere it does nothing."""
+    """Raises TimeoutError in the main thread if the body outlasts the limit; elsewhere it does nothing.
+
+    Its handler stands from install to uninstall, because to set it for each step would cost as much as an environment.
+    """
 
     def __init__(self, seconds: float | None) -> None:
         self._seconds = seconds
         self._previous: Any = None
+        self._installed = False
+
+    def install(self) -> None:
+        if self._seconds and not self._installed and threading.current_thread() is threading.main_thread():
+            self._previous = signal.signal(signal.SIGALRM, self._raise)
+            self._installed = True
+
+    def uninstall(self) -> None:
+        if self._installed and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGALRM, self._previous)
+            self._installed = False
 
     def __enter__(self) -> None:
-        if self._seconds and threading.current_thread() is threading.main_thread():
-            self._previous = signal.signal(signal.SIGALRM, self._raise)
-            signal.setitimer(signal.ITIMER_REAL, self._seconds)
+        if self._installed:
+            signal.setitimer(signal.ITIMER_REAL, self._seconds)  # type: ignore[arg-type]
 
     def __exit__(self, *exc_info: object) -> None:
-        if self._previous is not None:
+        if self._installed:
             signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, self._previous)
-            self._previous = None
 
     def _raise(self, *_: object) -> None:
         raise TimeoutError(f"no answer within {self._seconds} s")

@@ -8,10 +8,11 @@ from functools import partial
 from typing import Annotated, Any, Literal
 
 import gymnasium as gym
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 
 from hsw.env.envpool import make_envpool_backend
 from hsw.env.episode import EpisodeFactory
+from hsw.env.serial import SerialVectorEnv
 from hsw.env.vector import VectorEnv, vector_env_spaces
 from hsw.errors import ConfigError, HswError
 from hsw.ranges import Range
@@ -100,7 +101,7 @@ def _make_gym_backend(id: str, backend: str, num_envs: int, seed: int, kwargs: d
     factories = [EpisodeFactory(make, index, seed) for index in range(num_envs)]
     if backend == "async":
         return AsyncVectorEnv(factories, copy=False, autoreset_mode=AutoresetMode.NEXT_STEP)
-    return SyncVectorEnv(factories, copy=False, autoreset_mode=AutoresetMode.NEXT_STEP)
+    return SerialVectorEnv(factories)
 
 
 PROCGEN_GAMES = [

@@ -77,7 +77,7 @@ class VectorEnv:
         self.exact = exact
         self.training = training
         self.episodes: list[Episode] = []
-        self._action_start = action_start
+        self._action_start = action_start if np.any(action_start) else None
         self._clip_reward = clip_reward
         self._frames = FrameStack(observation_space, self.num_envs, frame_stack) if frame_stack > 1 else None
         spec = self._frames.spec if self._frames else observation_space
@@ -279,7 +279,8 @@ class VectorEnv:
         actions = np.asarray(actions).reshape(self.num_envs, *space.shape)
         if space.type == "Box":
             return np.clip(actions, space.low, space.high).astype(space.dtype)
-        return actions.astype(space.dtype) + self._action_start  # a new array: it is kept for a resume
+        actions = actions.astype(space.dtype)  # a copy: it is kept for a resume
+        return actions + self._action_start if self._action_start is not None else actions
 
 
 def _make_normalizers(spec: SpaceSpec, training: bool) -> dict[str, ObsNormalizer]:

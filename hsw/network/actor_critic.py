@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from hsw.network.distribution import make_distribution
-from hsw.network.encoder import TwinMLP, make_encoder, orthogonal
+from hsw.network.encoder import MLP, make_encoder, orthogonal
+from hsw.network.fast import TwinMLP
 from hsw.spaces import SpaceLike, read_space
 
 EncoderName = Literal["auto", "mlp", "dict", "minatar", "nature_cnn", "impala_resnet"]
@@ -50,7 +51,7 @@ class _TwoEncoders(Policy):
 
     @contextmanager
     def acting(self) -> Iterator[None]:
-        if TwinMLP.fits(self.encoder, self.value_encoder):
+        if type(self.encoder) is type(self.value_encoder) is MLP and TwinMLP.fits(self.encoder, self.value_encoder):
             self._twin = TwinMLP((self.encoder, self.value_encoder), (self.policy_head, self.value_head))
         try:
             yield

@@ -24,7 +24,7 @@ class Categorical(nn.Module):
         self.params_dim = self.action_dim = space.nvec[0]
 
     def sample(self, params: Tensor) -> Tensor:
-        # argmax(p / Exp(1)) is distributed as p: the exponential race.
+        # argmax(p / Exp(1)) is distributed as p: the exponential race. What all p have in common does not matter.
         return (params.softmax(-1) / torch.empty_like(params).exponential_()).argmax(-1)
 
     def mode(self, params: Tensor) -> Tensor:

@@ -64,6 +64,7 @@ class RolloutStorage(Storage):
         self.discount, self.gae_lambda = discount, gae_lambda
         self.step = 0
         # Memory, allocated by the first row; [T, N, ...], obs and values with one row more.
+        self._on_cpu = self.device.type == "cpu"
         self.obs: Any = None
         self.actions: Tensor
         self.rewards: Tensor
@@ -169,15 +170,19 @@ class RolloutStorage(Storage):
     def _write(self, name: str, t: int, new: Any) -> None:
         """Write a row of obs or actions, in the shape of its space."""
 
-        def write(rows: Any, part: Any) -> None:
-            part = self._native(part)
-            rows[t] = part if part.shape == rows.shape[1:] else part.reshape(rows.shape[1:])
+        rows = self._rows[name]
+        if isinstance(rows, dict):
+            tree_map(lambda part, new_part: self._write_part(part, t, new_part), rows, new)
+        else:
+            self._write_part(rows, t, new)
 
-        tree_map(write, self._rows[name], new)
+    def _write_part(self, rows: Any, t: int, new: Any) -> None:
+        new = self._native(new)
+        rows[t] = new if new.shape == rows.shape[1:] else new.reshape(rows.shape[1:])
 
     def _native(self, values: Any) -> Any:
         """As what rows are written in: arrays where the storage is on the CPU, else tensors on its device."""
-        if self.device.type != "cpu":
+        if not self._on_cpu:
             return torch.as_tensor(values, device=self.device)
         if isinstance(values, Tensor):
             return values.detach().cpu().numpy() if values.requires_grad or values.is_cuda else values.numpy()
@@ -185,6 +190,8 @@ class RolloutStorage(Storage):
 
     def _flat(self, values: Any) -> Any:
         """Per-step values as [N], whether they come as [N], [N, 1] or one for all."""
+        if type(values) is np.ndarray and values.ndim == 1 and self._on_cpu:
+            return values
         values = self._native(values)
         return values.reshape(self.num_envs) if values.ndim > 1 else values
 
