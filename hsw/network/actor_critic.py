@@ -100,8 +100,8 @@ class ActorCritic(_TwoEncoders):
 
     def act(self, obs: Any, deterministic: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
         params, values, _ = self._params_values_features(obs)
-        actions = self.distribution.mode(params) if deterministic else self.distribution.sample(params)
-        return actions, {"log_probs": self.distribution.log_prob(params, actions), "values": values}
+        actions, log_probs = self.distribution.choose(params, deterministic)
+        return actions, {"log_probs": log_probs, "values": values}
 
     def value(self, obs: Any) -> Tensor:
         """V(obs), [B]."""
@@ -156,9 +156,9 @@ class DecoupledActorCritic(_TwoEncoders):
 
     def act(self, obs: Any, deterministic: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
         params, values, features = self._params_values_features(obs)
-        actions = self.distribution.mode(params) if deterministic else self.distribution.sample(params)
+        actions, log_probs = self.distribution.choose(params, deterministic)
         return actions, {
-            "log_probs": self.distribution.log_prob(params, actions),
+            "log_probs": log_probs,
             "values": values,
             "adv_preds": self._advantages(features, actions),
         }

@@ -7,6 +7,7 @@ much as a small network. Samples come from torch's global generator.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -16,7 +17,39 @@ from hsw.errors import ConfigError
 from hsw.spaces import SpaceSpec
 
 
-class Categorical(nn.Module):
+class Distribution(nn.Module, ABC):
+    """What the policies ask of an action distribution; params are their head's output, [B, params_dim]."""
+
+    params_dim: int  # width of the policy head
+    action_dim: int  # width of features
+
+    @abstractmethod
+    def sample(self, params: Tensor) -> Tensor:
+        """Actions, [B, *action_shape]."""
+
+    @abstractmethod
+    def mode(self, params: Tensor) -> Tensor:
+        """The most likely actions, [B, *action_shape]."""
+
+    @abstractmethod
+    def log_prob_and_entropy(self, params: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probabilities of actions, and entropies, [B] each."""
+
+    @abstractmethod
+    def features(self, actions: Tensor) -> Tensor:
+        """Actions as the input of another head, [B, action_dim]: one-hot where they are choices."""
+
+    def log_prob(self, params: Tensor, actions: Tensor) -> Tensor:
+        """Log-probabilities of actions, [B]."""
+        return self.log_prob_and_entropy(params, actions)[0]
+
+    def choose(self, params: Tensor, deterministic: bool) -> tuple[Tensor, Tensor]:
+        """Samples, or the mode, and their log-probabilities."""
+        actions = self.mode(params) if deterministic else self.sample(params)
+        return actions, self.log_prob(params, actions)
+
+
+class Categorical(Distribution):
     """One of n choices. Actions are int64, [B] or [B, 1]."""
 
     def __init__(self, space: SpaceSpec) -> None:
@@ -24,14 +57,17 @@ class Categorical(nn.Module):
         self.params_dim = self.action_dim = space.nvec[0]
 
     def sample(self, params: Tensor) -> Tensor:
-        # argmax(p / Exp(1)) is distributed as p: the exponential race. What all p have in common does not matter.
-        return (params.softmax(-1) / torch.empty_like(params).exponential_()).argmax(-1)
+        return self.choose(params, deterministic=False)[0]
 
     def mode(self, params: Tensor) -> Tensor:
         return params.argmax(-1)
 
-    def log_prob(self, params: Tensor, actions: Tensor) -> Tensor:
-        return params.log_softmax(-1).gather(-1, actions.reshape(-1, 1)).squeeze(-1)
+    def choose(self, params: Tensor, deterministic: bool) -> tuple[Tensor, Tensor]:
+        log_probs = params.log_softmax(-1)
+        # argmax(p / Exp(1)) is distributed as p: the exponential race.
+        race = log_probs if deterministic else log_probs.exp() / torch.empty_like(params).exponential_()
+        actions = race.argmax(-1, keepdim=True)
+        return actions.squeeze(-1), log_probs.gather(-1, actions).squeeze(-1)
 
     def log_prob_and_entropy(self, params: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
         log_probs = params.log_softmax(-1)
@@ -39,11 +75,10 @@ class Categorical(nn.Module):
         return log_probs.gather(-1, actions.reshape(-1, 1)).squeeze(-1), entropy
 
     def features(self, actions: Tensor) -> Tensor:
-        """Actions as the input of another head: one-hot, [B, n]."""
         return nn.functional.one_hot(actions.reshape(-1), self.action_dim).float()
 
 
-class MultiCategorical(nn.Module):
+class MultiCategorical(Distribution):
     """k independent choices. Actions are int64, [B, k]."""
 
     def __init__(self, space: SpaceSpec) -> None:
@@ -58,9 +93,6 @@ class MultiCategorical(nn.Module):
     def mode(self, params: Tensor) -> Tensor:
         return torch.stack([part.argmax(-1) for part in params.split(self.nvec, -1)], -1)
 
-    def log_prob(self, params: Tensor, actions: Tensor) -> Tensor:
-        return self.log_prob_and_entropy(params, actions)[0]
-
     def log_prob_and_entropy(self, params: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
         parts = [part.log_softmax(-1) for part in params.split(self.nvec, -1)]
         log_prob = sum(part.gather(-1, actions[:, i : i + 1]).squeeze(-1) for i, part in enumerate(parts))
@@ -72,7 +104,7 @@ class MultiCategorical(nn.Module):
         return torch.cat(hot, -1).float()
 
 
-class Bernoulli(nn.Module):
+class Bernoulli(Distribution):
     """k independent coins. Actions are int8, [B, *shape]."""
 
     def __init__(self, space: SpaceSpec) -> None:
@@ -98,7 +130,7 @@ class Bernoulli(nn.Module):
         return actions.reshape(len(actions), -1).float()
 
 
-class DiagGaussian(nn.Module):
+class DiagGaussian(Distribution):
     """Independent normals with a log_std that does not depend on the state. Actions are float, [B, *shape].
 
     Actions are not clipped here: the log-probability is that of the sample, and the environment gets the clipped one.
@@ -129,7 +161,7 @@ class DiagGaussian(nn.Module):
         return actions.reshape(len(actions), -1)
 
 
-def make_distribution(space: SpaceSpec) -> Categorical | MultiCategorical | Bernoulli | DiagGaussian:
+def make_distribution(space: SpaceSpec) -> Distribution:
     """The distribution for an action space; its params_dim is the width of the policy head."""
     kinds: dict[str, Any] = {
         "Discrete": Categorical,
