@@ -19,7 +19,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from hsw.errors import ConfigError, CorruptError, Interrupted
+from hsw.errors import ConfigError, CorruptError
 from hsw.faces import JobError, conf_folder, refuse_choices, refuse_secrets, run_main
 
 # torch, gymnasium and everything that needs them are imported when a run begins: --help, --cfg and shell completion
@@ -155,8 +155,6 @@ def cli() -> None:
     """main, with every error as one sentence and an exit code."""
     run_main(main)
 
-
-__all__ = ["Interrupted", "cli", "load_config", "main", "open_run", "resumed_config"]
 
 if __name__ == "__main__":
     cli()

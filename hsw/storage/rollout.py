@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,6 +16,7 @@ from hsw.ranges import Range
 from hsw.returns import gae
 from hsw.spaces import SpaceLike, read_space
 from hsw.storage.base import Storage, gather, tree_map
+from hsw.storage.rows import RowWriter
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,6 @@ class RolloutStorage(Storage):
         self.discount, self.gae_lambda = discount, gae_lambda
         self.step = 0
         # Memory, allocated by the first row; [T, N, ...], obs and values with one row more.
-        self._on_cpu = self.device.type == "cpu"
         self.obs: Any = None
         self.actions: Tensor
         self.rewards: Tensor
@@ -99,9 +98,8 @@ class RolloutStorage(Storage):
             setattr(self, name, torch.zeros(rows + (name == "values"), num_envs, device=device))
         self.advantages = torch.zeros(rows, num_envs, device=device)
         self.returns = torch.zeros(rows, num_envs, device=device)
-        # Small rows are written through NumPy where that is possible: a fifth of torch's cost per row.
-        writable = (lambda tensor: tensor.numpy()) if device.type == "cpu" else (lambda tensor: tensor)
-        self._rows = {name: tree_map(writable, getattr(self, name)) for name in self._row_fields()}
+        self._writer = RowWriter(device, num_envs)
+        self._rows = {name: self._writer.views(getattr(self, name)) for name in self._row_fields()}
 
     def add(
         self,
@@ -151,49 +149,21 @@ class RolloutStorage(Storage):
             self.init_tensors({"obs": obs, "actions": actions})
         if self.full:
             raise ConfigError(f"the rollout of {self.num_steps} steps is full; update() or reset() begins the next one")
-        t, rows = self.step, self._rows
+        t, rows, writer = self.step, self._rows, self._writer
         if valid is None:
             self._warn_if_cut(t, obs)
             valid = True
-        self._write("obs", t, obs)
+        writer.write(rows["obs"], t, obs)
         # Row t + 1's obs: what add writes there next, and the last row's only record of where it led.
-        self._write("obs", t + 1, next_obs)
-        self._write("actions", t, actions)
-        rows["valid"][t] = self._flat(valid)
-        rows["rewards"][t] = self._flat(rewards)
-        rows["terminateds"][t] = self._flat(terminateds)
-        rows["truncateds"][t] = self._flat(truncateds)
+        writer.write(rows["obs"], t + 1, next_obs)
+        writer.write(rows["actions"], t, actions)
+        rows["valid"][t] = writer.flat(valid)
+        rows["rewards"][t] = writer.flat(rewards)
+        rows["terminateds"][t] = writer.flat(terminateds)
+        rows["truncateds"][t] = writer.flat(truncateds)
         for name, extra in extras.items():
-            rows[name][t] = self._flat(extra)
+            rows[name][t] = writer.flat(extra)
         self.step += 1
-
-    def _write(self, name: str, t: int, new: Any) -> None:
-        """Write a row of obs or actions, in the shape of its space."""
-
-        rows = self._rows[name]
-        if isinstance(rows, dict):
-            tree_map(lambda part, new_part: self._write_part(part, t, new_part), rows, new)
-        else:
-            self._write_part(rows, t, new)
-
-    def _write_part(self, rows: Any, t: int, new: Any) -> None:
-        new = self._native(new)
-        rows[t] = new if new.shape == rows.shape[1:] else new.reshape(rows.shape[1:])
-
-    def _native(self, values: Any) -> Any:
-        """As what rows are written in: arrays where the storage is on the CPU, else tensors on its device."""
-        if not self._on_cpu:
-            return torch.as_tensor(values, device=self.device)
-        if isinstance(values, Tensor):
-            return values.detach().cpu().numpy() if values.requires_grad or values.is_cuda else values.numpy()
-        return np.asarray(values)
-
-    def _flat(self, values: Any) -> Any:
-        """Per-step values as [N], whether they come as [N], [N, 1] or one for all."""
-        if type(values) is np.ndarray and values.ndim == 1 and self._on_cpu:
-            return values
-        values = self._native(values)
-        return values.reshape(self.num_envs) if values.ndim > 1 else values
 
     def _warn_if_cut(self, t: int, obs: Any) -> None:
         """A caller that leaves valid out may be one whose envs reset within the step; then V_next is another's."""

@@ -1,0 +1,53 @@
+"""Writing rows into storage memory, whatever form they come in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hsw.storage.base import tree_map
+
+
+class RowWriter:
+    """Writes what a loop hands over, arrays or tensors, into a storage's tensors.
+
+    On the CPU it writes through NumPy views of them, at a fifth of torch's cost for a small row.
+
+    Args:
+        device: Where the storage's tensors are.
+        num_envs: N.
+    """
+
+    def __init__(self, device: torch.device, num_envs: int) -> None:
+        self.device, self.num_envs = device, num_envs
+        self._on_cpu = device.type == "cpu"
+
+    def views(self, memory: Any) -> Any:
+        """What write takes for a tensor, or for a dict of them."""
+        return tree_map(lambda tensor: tensor.numpy() if self._on_cpu else tensor, memory)
+
+    def write(self, rows: Any, t: int, new: Any) -> None:
+        """Set row t of observations or actions, in the shape of their space."""
+        if isinstance(rows, dict):
+            for key, part in rows.items():
+                self.write(part, t, new[key])
+            return
+        new = self._native(new)
+        rows[t] = new if new.shape == rows.shape[1:] else new.reshape(rows.shape[1:])
+
+    def flat(self, values: Any) -> Any:
+        """Per-step values as [N], whether they come as [N], [N, 1] or one for all."""
+        if type(values) is np.ndarray and values.ndim == 1 and self._on_cpu:
+            return values
+        values = self._native(values)
+        return values.reshape(self.num_envs) if values.ndim > 1 else values
+
+    def _native(self, values: Any) -> Any:
+        if not self._on_cpu:
+            return torch.as_tensor(values, device=self.device)
+        if isinstance(values, Tensor):
+            return values.detach().cpu().numpy() if values.requires_grad or values.is_cuda else values.numpy()
+        return np.asarray(values)
