@@ -123,7 +123,8 @@ class Agent(ABC):
                 begin, start = self.step, time.perf_counter()
                 metrics = self._iterate()
                 self.iteration_start = self.step
-                metrics["speed/steps_per_second"] = (self.step - begin) / (time.perf_counter() - start)
+                if self.step > begin:  # a resumed run may begin with the update of a rollout that was full already
+                    metrics["speed/steps_per_second"] = (self.step - begin) / (time.perf_counter() - start)
                 self.run.log(self.step, {**self._episode_metrics(), **metrics})
                 if self.run.every_checkpoint.due(self.step):
                     self.run.save(self.state_dict(), self.step)
