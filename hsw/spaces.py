@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -160,3 +160,10 @@ def _bound(bound: Any) -> Any:
 
 def _tuples(nested: Any) -> Any:
     return tuple(_tuples(item) for item in nested) if isinstance(nested, list) else nested
+
+
+def tree_map(function: Callable[..., Any], value: Any, *others: Any) -> Any:
+    """Apply a function to an observation or a tensor, or to every part of a dict of them."""
+    if isinstance(value, dict):
+        return {key: tree_map(function, part, *(other[key] for other in others)) for key, part in value.items()}
+    return function(value, *others)

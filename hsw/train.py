@@ -65,13 +65,14 @@ def open_run(config: DictConfig, folder: Path) -> Iterator[Any]:
 
     resume = config.resume is not None
     if resume:
-        config = resumed_config(config, Path(config.resume))
-    plain, _ = check(config)
+        config = resumed_config(config, Path(config.resume))  # checked there
+    else:
+        check(config)
     torch.set_num_threads(config.threads)
     run_folder = RunFolder(folder)
     try:
         logger = hydra.utils.instantiate(config.logger)
-        run = Run(run_folder, logger, plain, config.checkpoint_interval, config.quiet)
+        run = Run(run_folder, logger, checkpoint_interval=config.checkpoint_interval, quiet=config.quiet)
         agent = build_agent(config, run, run.load() if resume else None)
         try:
             saved: Any = OmegaConf.to_container(config, resolve=True)

@@ -11,7 +11,7 @@ import torch
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete
 from gymnasium.vector.utils import batch_space
 
-from hsw.storage.base import tree_map
+from hsw.spaces import tree_map
 
 OBS_SPACES = {
     "box": Box(-1, 1, (4,), np.float32),

@@ -21,8 +21,8 @@ from hsw.network import Policy
 from hsw.ranges import Range
 from hsw.run.run import Every, Run
 from hsw.seeding import STORAGE, derive_seed, get_rng_state, set_rng_state
+from hsw.spaces import tree_map
 from hsw.storage import Storage
-from hsw.storage.base import tree_map
 
 log = logging.getLogger("hsw")
 

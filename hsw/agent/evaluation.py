@@ -11,7 +11,7 @@ import torch
 from hsw.env import VectorEnv
 from hsw.network import Policy
 from hsw.seeding import EVAL_POLICY, derive_seed, get_rng_state, set_rng_state
-from hsw.storage.base import tree_map
+from hsw.spaces import tree_map
 
 
 def evaluate(

@@ -13,10 +13,11 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 from hsw.env.envpool import make_envpool_backend
 from hsw.env.episode import EpisodeFactory
 from hsw.env.serial import SerialVectorEnv
-from hsw.env.vector import VectorEnv, vector_env_spaces
+from hsw.env.vector import VectorEnv
 from hsw.errors import ConfigError, HswError
 from hsw.ranges import Range
 from hsw.seeding import derive_seed
+from hsw.spaces import read_space
 
 Backend = Literal["sync", "async", "native", "envpool"]
 
@@ -66,7 +67,9 @@ def make_env(
             if render_mode:
                 env_kwargs["render_mode"] = render_mode
             vector = _make_gym_backend(id, backend, num_envs, seed, env_kwargs)
-            observation_space, action_space, action_start = vector_env_spaces(vector)
+            observation_space = read_space(vector.single_observation_space)
+            action_space = read_space(vector.single_action_space)
+            action_start = getattr(vector.single_action_space, "start", 0)
         return VectorEnv(
             vector,
             observation_space,

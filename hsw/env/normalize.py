@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
+
+from hsw.spaces import SpaceSpec
 
 
 class RunningMoments:
@@ -91,3 +94,23 @@ class RewardNormalizer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.moments.load_state_dict(state)
         self.returns = state["returns"].numpy().copy()
+
+
+def make_obs_normalizers(spec: SpaceSpec, training: bool) -> dict[str, ObsNormalizer]:
+    """A normaliser for each part of a Dict, or one under "" for the whole observation.
+
+    Raises:
+        ValueError: If a part is no vector of numbers.
+    """
+    parts = spec.spaces if spec.type == "Dict" else {"": spec}
+    for key, part in parts.items():
+        if part.type != "Box" or part.is_image:
+            raise ValueError(f"normalize_obs needs vectors of numbers, and obs{f'[{key!r}]' if key else ''} is not one")
+    return {key: ObsNormalizer(part.shape, training) for key, part in parts.items()}
+
+
+def normalized_space(spec: SpaceSpec) -> SpaceSpec:
+    """The space of what the normalisers return."""
+    if spec.type == "Dict":
+        return replace(spec, spaces={key: normalized_space(part) for key, part in spec.spaces.items()})
+    return replace(spec, dtype="float32", low=-ObsNormalizer.clip, high=ObsNormalizer.clip)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,9 +10,9 @@ import torch
 
 from hsw.env.frames import FrameStack
 from hsw.env.guard import GuardedBackend
-from hsw.env.normalize import ObsNormalizer, RewardNormalizer
+from hsw.env.normalize import RewardNormalizer, make_obs_normalizers, normalized_space
 from hsw.errors import EnvError
-from hsw.spaces import SpaceSpec, read_space
+from hsw.spaces import SpaceSpec, tree_map
 
 
 class Step(NamedTuple):
@@ -81,8 +80,8 @@ class VectorEnv:
         self._clip_reward = clip_reward
         self._frames = FrameStack(observation_space, self.num_envs, frame_stack) if frame_stack > 1 else None
         spec = self._frames.spec if self._frames else observation_space
-        self._obs_normalizers = _make_normalizers(spec, training) if normalize_obs else {}
-        self.observation_space = _normalized_space(spec) if normalize_obs else spec
+        self._obs_normalizers = make_obs_normalizers(spec, training) if normalize_obs else {}
+        self.observation_space = normalized_space(spec) if normalize_obs else spec
         self._reward_normalizer = RewardNormalizer(self.num_envs, discount) if normalize_reward else None
         self._obs: Any = None  # the backend's last observation
         self._dones = np.zeros(self.num_envs, bool)
@@ -172,7 +171,7 @@ class VectorEnv:
         """All that continues the run: statistics, and how to rebuild the running episodes."""
         state: dict[str, Any] = {
             "obs_statistics": self.obs_statistics(),
-            "obs": _to_tensors(self._obs),
+            "obs": None if self._obs is None else tree_map(torch.from_numpy, self._obs),
             "dones": torch.from_numpy(self._dones.copy()),
             "returns": torch.from_numpy(self._returns.copy()),
             "lengths": torch.from_numpy(self._lengths.copy()),
@@ -211,7 +210,7 @@ class VectorEnv:
             (int(episode), [row[index] for row in self._actions[start:]])
             for index, (episode, start) in enumerate(zip(self._episode_numbers, self._starts, strict=True))
         ]
-        self._obs = _copied(self._backend.reset({"replay": replay}))
+        self._obs = tree_map(np.array, self._backend.reset({"replay": replay}))
         different = _differing(self._obs, state["obs"])
         if different:
             return f"environment {different[0]} did not return to its observation; this resume is not exact"
@@ -220,7 +219,8 @@ class VectorEnv:
     # -- one row ----------------------------------------------------------------------------------------------------
 
     def _observe(self, obs: Any, fresh: np.ndarray, dones: np.ndarray) -> Any:
-        self._obs = obs = _copied(obs)
+        # A copy of our own: some backends and environments write the next observation over the last.
+        self._obs = obs = tree_map(np.array, obs)
         self._check_finite(obs)
         if self._frames:
             obs = self._frames(obs, fresh)
@@ -283,40 +283,9 @@ class VectorEnv:
         return actions + self._action_start if self._action_start is not None else actions
 
 
-def _make_normalizers(spec: SpaceSpec, training: bool) -> dict[str, ObsNormalizer]:
-    parts = spec.spaces if spec.type == "Dict" else {"": spec}
-    for key, part in parts.items():
-        if part.type != "Box" or part.is_image:
-            raise ValueError(f"normalize_obs needs vectors of numbers, and obs{f'[{key!r}]' if key else ''} is not one")
-    return {key: ObsNormalizer(part.shape, training) for key, part in parts.items()}
-
-
-def _normalized_space(spec: SpaceSpec) -> SpaceSpec:
-    if spec.type == "Dict":
-        return replace(spec, spaces={key: _normalized_space(part) for key, part in spec.spaces.items()})
-    return replace(spec, dtype="float32", low=-ObsNormalizer.clip, high=ObsNormalizer.clip)
-
-
-def _copied(obs: Any) -> Any:
-    """A copy of our own: some backends and environments write the next observation over the last."""
-    return {key: _copied(part) for key, part in obs.items()} if isinstance(obs, dict) else np.array(obs)
-
-
-def _to_tensors(obs: Any) -> Any:
-    if isinstance(obs, dict):
-        return {key: _to_tensors(part) for key, part in obs.items()}
-    return None if obs is None else torch.from_numpy(obs)
-
-
 def _differing(obs: Any, saved: Any) -> list[int]:
     """Indices of the environments whose observations differ."""
     if isinstance(obs, dict):
         return sorted({index for key in obs for index in _differing(obs[key], saved[key])})
     same = (obs == saved.numpy()).reshape(len(obs), -1).all(1)
     return np.flatnonzero(~same).tolist()
-
-
-def vector_env_spaces(backend: Any) -> tuple[SpaceSpec, SpaceSpec, Any]:
-    """Spaces of one environment of a Gymnasium vector env, and the first action where its actions do not start at 0."""
-    action_space = backend.single_action_space
-    return read_space(backend.single_observation_space), read_space(action_space), getattr(action_space, "start", 0)

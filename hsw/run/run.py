@@ -6,8 +6,6 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from hsw.errors import HswError, NonFiniteError, ResourceError
 from hsw.run import checkpoint
 from hsw.run.folder import RunFolder
@@ -127,7 +125,7 @@ class Run:
             return None
         path = self.folder.path / f"nonfinite-{step}"
         try:
-            checkpoint.write_state(path, {key: _tensors(value) for key, value in batch.items()}, {"step": step})
+            checkpoint.write_state(path, batch, {"step": step})
         except OSError as error:
             log.warning("cannot save the offending batch: %s", error)
             return None
@@ -141,9 +139,3 @@ class Run:
             self.logger.finish(code)
         if isinstance(error, HswError) and self.saved_step is not None:
             log.warning("the last checkpoint is of step %d", self.saved_step)
-
-
-def _tensors(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _tensors(part) for key, part in value.items()}
-    return value.detach() if isinstance(value, torch.Tensor) else value

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hsw.device import resolve_device
+from hsw.spaces import tree_map
 
 
 class Storage(ABC):
@@ -122,13 +123,6 @@ class Storage(ABC):
                 setattr(owner, parameter_name, new_parameter_value)
                 return
         raise AttributeError(f"neither {type(self).__name__} nor its algorithm has a parameter {parameter_name!r}")
-
-
-def tree_map(function: Callable[..., Any], value: Any, *others: Any) -> Any:
-    """Apply a function to a tensor, or to every part of a dict observation."""
-    if isinstance(value, dict):
-        return {key: tree_map(function, part, *(other[key] for other in others)) for key, part in value.items()}
-    return function(value, *others)
 
 
 def gather(source: Any, indices: Tensor) -> Any:

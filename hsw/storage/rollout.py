@@ -14,8 +14,8 @@ from torch import Tensor
 from hsw.errors import ConfigError
 from hsw.ranges import Range
 from hsw.returns import gae
-from hsw.spaces import SpaceLike, read_space
-from hsw.storage.base import Storage, gather, tree_map
+from hsw.spaces import SpaceLike, read_space, tree_map
+from hsw.storage.base import Storage, gather
 from hsw.storage.rows import RowWriter
 
 
@@ -199,17 +199,9 @@ class RolloutStorage(Storage):
         """
         self._require_full()
         self.values[-1] = torch.as_tensor(last_values, device=self.device).detach().reshape(self.num_envs)
-        self.advantages.copy_(
-            gae(
-                self.rewards,
-                self.values,
-                self.terminateds,
-                self.truncateds,
-                self.discount,
-                self.gae_lambda,
-                self.valid,
-            )
-        )
+        flags = self.terminateds, self.truncateds
+        advantages = gae(self.rewards, self.values, *flags, self.discount, self.gae_lambda, self.valid)
+        self.advantages.copy_(advantages)
         torch.add(self.advantages, self.values[:-1], out=self.returns)
         self.ready = True
 

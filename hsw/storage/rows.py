@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hsw.storage.base import tree_map
+from hsw.spaces import tree_map
 
 
 class RowWriter:

@@ -5,8 +5,7 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete
 
 from hsw.network import MLP, DictEncoder, ImpalaResNet, MinAtarCNN, NatureCNN
 from hsw.network.encoder import make_encoder
-from hsw.spaces import read_space
-from hsw.storage.base import tree_map
+from hsw.spaces import read_space, tree_map
 from tests.helpers import draw, tensors
 
 B = 3

@@ -8,9 +8,8 @@ import torch
 from omegaconf import OmegaConf
 
 import hsw.storage
-from hsw.spaces import space_config
+from hsw.spaces import space_config, tree_map
 from hsw.storage import Storage
-from hsw.storage.base import tree_map
 from tests.helpers import ACTION_SPACES, OBS_SPACES, equal, tensors, transition
 
 CONCRETE = [

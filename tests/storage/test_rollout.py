@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from hsw.errors import ConfigError
+from hsw.spaces import tree_map
 from hsw.storage import RolloutStorage
-from hsw.storage.base import tree_map
 from tests.helpers import ACTION_SPACES, OBS_SPACES, equal, fill, naive_gae, transition
 from tests.storage.helpers import ACTION, OBS, filled, rollout
 
