@@ -22,6 +22,8 @@ PEERS: dict[str, list[list[str]]] = {
             "envpool==1.2.5",
             "ale-py==0.12.1",
             "opencv-python-headless==4.11.0.86",
+            "mujoco==3.3.7",
+            "gymnasium-robotics==1.4.2",
         ],
     ],
     "rllte": [
@@ -43,6 +45,25 @@ PEERS: dict[str, list[list[str]]] = {
         ],
         # Its metadata asks for versions that exclude one another; what it imports is listed above.
         ["--no-deps", "rllte-core==1.0.1"],
+    ],
+    "sf": [
+        [TORCH],
+        [
+            "numpy<2",
+            "gymnasium<1",
+            "signal-slot-mp",
+            "tensorboardx",
+            "psutil",
+            "threadpoolctl",
+            "colorlog",
+            "pyglet",
+            "huggingface-hub<1",
+            "ale-py",
+            "opencv-python-headless<4.12",
+            "tensorboard",
+        ],
+        # What it asks for excludes this torch; what it imports is listed above.
+        ["--no-deps", "sample-factory==2.1.1"],
     ],
 }
 

@@ -28,14 +28,28 @@ ROOT = HERE.parent
 
 @dataclass(frozen=True)
 class Job:
-    """Arguments of hsw.train, and how many seeds (1, 2, ...) to train."""
+    """Arguments of hsw.train, how many seeds (1, 2, ...) to train, and the figure of their evaluations."""
 
     overrides: tuple[str, ...]
     num_seeds: int
+    figure: str = "return"
+
+    @property
+    def keys(self) -> tuple[str, str]:
+        """The figure in the metrics of an evaluation and of training."""
+        return (
+            ("eval/success", "train/success")
+            if self.figure == "success"
+            else ("eval/return_mean", "train/episode_return")
+        )
 
     @property
     def command(self) -> str:
         return " ".join(["python -m hsw.train", *self.overrides])
+
+
+def _bit_flipping(strategy: str) -> Job:
+    return Job(("env=bit_flipping", "agent=her_sac", strategy, "eval_episodes=100"), 5, "success")
 
 
 JOBS = {
@@ -43,6 +57,12 @@ JOBS = {
     "daac_cartpole": Job(("storage=decoupled", "agent=daac"), 5),
     "ppo_minatar_breakout": Job(("env=minatar_breakout", "agent=ppo"), 3),
     "ppo_lunar_lander": Job(("env=lunar_lander", "agent=ppo"), 3),
+    "her_future_bit_flipping": _bit_flipping("storage.goal_selection_strategy=future"),
+    "her_final_bit_flipping": _bit_flipping("storage.goal_selection_strategy=final"),
+    "her_episode_bit_flipping": _bit_flipping("storage.goal_selection_strategy=episode"),
+    "her_none_bit_flipping": _bit_flipping("storage.num_goals=0"),
+    "her_sac_fetch_reach": Job(("env=fetch_reach", "agent=her_sac", "eval_episodes=100"), 3, "success"),
+    "sac_pendulum": Job(("env=pendulum", "agent=sac"), 3),
 }
 
 
@@ -60,39 +80,41 @@ def train(name: str, seed: int, folder: Path, extra: list[str]) -> list[dict[str
     if result.returncode:
         raise SystemExit(f"{name} seed {seed} ended with code {result.returncode}:\n{result.stderr[-3000:]}")
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    print(f"{name} seed {seed}: {_evaluations(rows)[-1]:.1f}", file=sys.stderr)
+    print(f"{name} seed {seed}: {_evaluations(name, rows)[-1]:.2f}", file=sys.stderr)
     return rows
 
 
-def _evaluations(rows: list[dict[str, Any]]) -> list[float]:
-    return [row["eval/return_mean"] for row in rows if "eval/return_mean" in row]
+def _evaluations(name: str, rows: list[dict[str, Any]]) -> list[float]:
+    key, _ = JOBS[name].keys
+    return [row[key] for row in rows if key in row]
 
 
 def summary(name: str, runs: list[list[dict[str, Any]]], extra: list[str]) -> dict[str, Any]:
     """One row of learning.json."""
-    returns = [_evaluations(rows)[-1] for rows in runs]
+    scores = [_evaluations(name, rows)[-1] for rows in runs]
     return {
         "command": " ".join([JOBS[name].command, *extra]),
         "seeds": list(range(1, len(runs) + 1)),
         "steps": max(rows[-1]["step"] for rows in runs),
-        "returns": returns,
-        "mean": statistics.mean(returns),
-        "std": statistics.stdev(returns) if len(returns) > 1 else 0.0,
+        "figure": JOBS[name].figure,
+        "scores": scores,
+        "mean": statistics.mean(scores),
+        "std": statistics.stdev(scores) if len(scores) > 1 else 0.0,
         "seconds": statistics.mean(rows[-1]["time"] for rows in runs),
         "date": datetime.date.today().isoformat(),
     }
 
 
 def plot(name: str, runs: list[list[dict[str, Any]]], path: Path) -> None:
-    """The training return over steps: mean and range over seeds."""
+    """The training return, or success, over steps: mean and range over seeds."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    curves = []
+    curves, (_, key) = [], JOBS[name].keys
     for rows in runs:
-        points = [(row["step"], row["train/episode_return"]) for row in rows if "train/episode_return" in row]
+        points = [(row["step"], row[key]) for row in rows if key in row]
         curves.append(np.array(points, float).T)
     # Reset rows count no steps, so each seed logs at steps of its own: read all at the same ones.
     begin, end = max(steps[0] for steps, _ in curves), min(steps[-1] for steps, _ in curves)
@@ -101,7 +123,11 @@ def plot(name: str, runs: list[list[dict[str, Any]]], path: Path) -> None:
     figure, axes = pyplot.subplots(figsize=(6, 4), layout="constrained")
     axes.fill_between(steps, returns.min(0), returns.max(0), alpha=0.25, linewidth=0)
     axes.plot(steps, returns.mean(0))
-    axes.set(title=f"{name}, {len(runs)} seeds", xlabel="environment steps", ylabel="return of the last 100 episodes")
+    axes.set(
+        title=f"{name}, {len(runs)} seeds",
+        xlabel="environment steps",
+        ylabel=f"{JOBS[name].figure} of the last 100 episodes",
+    )
     axes.grid(alpha=0.3)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
@@ -113,18 +139,24 @@ def table(results: dict[str, Any]) -> str:
     lines = [
         "# Learning",
         "",
-        "Return of each run's last evaluation (20 episodes in environments of their own), mean ± standard deviation",
-        "over seeds. Time is the mean wall time of one seed, two at a time. Made by `python -m benchmarks.results`.",
+        "Return, or success rate, of each run's last evaluation (20 episodes, or as the command says, in environments",
+        "of their own), mean ± standard deviation over seeds. Time is the mean wall time of one seed, while other runs",
+        "shared the machine. Made by `python -m benchmarks.results`.",
         "",
-        "| job | command | seeds | steps | return | time |",
+        "| job | command | seeds | steps | score | time |",
         "|---|---|---|---|---|---|",
     ]
     for name, row in results.items():
         lines.append(
             f"| [{name}](curves/{name}.png) | `{row['command']}` | {len(row['seeds'])} | {row['steps']:,} | "
-            f"{row['mean']:.1f} ± {row['std']:.1f} | {row['seconds']:.0f} s |"
+            f"{_score(row)} | {row['seconds']:.0f} s |"
         )
     return "\n".join(lines) + "\n"
+
+
+def _score(row: dict[str, Any]) -> str:
+    digits = 2 if row["figure"] == "success" else 1
+    return f"{row['figure']} {row['mean']:.{digits}f} ± {row['std']:.{digits}f}"
 
 
 def main() -> None:

@@ -12,78 +12,17 @@ import datetime
 import json
 import os
 import platform
+import signal
 import statistics
 import subprocess
 import sys
-from dataclasses import dataclass
+import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.install_peers import python_of
+from benchmarks.comparisons import COMPARISONS, Comparison, Side
 
 HERE = Path(__file__).resolve().parent
-
-
-@dataclass(frozen=True)
-class Side:
-    """A script of benchmarks/sides, named <project>_<what>, and its arguments; cycles, where it takes them."""
-
-    script: str
-    args: tuple[str, ...] = ()
-    cycles: int | None = None
-
-    @property
-    def project(self) -> str:
-        return self.script.split("_")[0]
-
-    def command(self, quick: bool) -> list[str]:
-        python = sys.executable if self.project == "hsw" else str(python_of(self.project))
-        cycles = [] if self.cycles is None else ["--cycles", str(1 if quick else self.cycles)]
-        return [python, str(HERE / "sides" / f"{self.script}.py"), *self.args, *cycles]
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """hsw and what it is held against; without a peer the value itself is the figure."""
-
-    name: str
-    unit: str
-    hsw: Side
-    peer: Side | None
-    target: str
-    higher_is_better: bool = True
-
-    def ratio(self, hsw: float, peer: float) -> float:
-        """How many times better hsw is."""
-        return hsw / peer if self.higher_is_better else peer / hsw
-
-
-def _cartpole(variant: str, hsw: Side, target: str) -> Comparison:
-    return Comparison(f"ppo_cartpole/{variant}", "steps/s", hsw, Side("sb3_ppo", cycles=30), target)
-
-
-COMPARISONS = [
-    _cartpole("sync", Side("hsw_ppo", ("--backend", "sync"), cycles=30), "2x"),
-    _cartpole("native", Side("hsw_ppo", ("--backend", "native"), cycles=40), "3x"),
-    _cartpole("run", Side("hsw_train", cycles=30), "2x"),
-    Comparison("daac_cartpole/sync", "steps/s", Side("hsw_daac", cycles=20), Side("rllte_daac", cycles=20), ">= 2x"),
-    Comparison("gae/128x8", "µs", Side("hsw_gae", ("128x8",)), Side("sb3_gae", ("128x8",)), "4x", False),
-    Comparison("gae/256x64", "µs", Side("hsw_gae", ("256x64",)), Side("sb3_gae", ("256x64",)), "4x", False),
-    Comparison(
-        "ppo_pong/fp32",
-        "steps/s",
-        Side("hsw_ppo", ("--task", "pong"), cycles=4),
-        Side("sb3_ppo", ("--task", "pong"), cycles=4),
-        "1.25x",
-    ),
-    Comparison("gather/2048x3x64x64", "of clone()", Side("hsw_gather", ("2048", "3x64x64")), None, "<= 2"),
-    Comparison("gather/256x4x84x84", "of clone()", Side("hsw_gather", ("256", "4x84x84")), None, "<= 2"),
-    Comparison("startup/first_step", "s", Side("hsw_startup"), Side("sb3_startup"), "1x (2.0 s)", False),
-    Comparison("memory/procgen_64x256", "of the rollout", Side("hsw_memory"), None, "<= 1.3"),
-    Comparison(
-        "overhead/run", "steps/s", Side("hsw_train", cycles=60), Side("hsw_ppo", cycles=60), ">= 0.97x of the bare loop"
-    ),
-]
 
 
 def measure(side: Side, quick: bool) -> dict[str, Any]:
@@ -92,10 +31,18 @@ def measure(side: Side, quick: bool) -> dict[str, Any]:
     if side.project == "hsw":
         env["PYTHONPATH"] = str(HERE.parent)
     load = os.getloadavg()[0]
-    result = subprocess.run(side.command(quick), env=env, capture_output=True, text=True)
-    if result.returncode:
-        raise RuntimeError(f"{' '.join(side.command(quick))} failed:\n{result.stderr[-3000:]}")
-    return {**json.loads(result.stdout.strip().splitlines()[-1]), "load": round(load, 2)}
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(side.command(quick), env=env, stdout=out, stderr=errors, start_new_session=True)
+        try:
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        finally:  # it leaves no process of its own, however it or this one ends
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        out.seek(0)
+        errors.seek(0)
+        if process.returncode:
+            raise RuntimeError(f"{' '.join(side.command(quick))} failed:\n{errors.read()[-3000:]}")
+        return {**json.loads(out.read().strip().splitlines()[-1]), "load": round(load, 2)}
 
 
 def compare(comparison: Comparison, repeats: int, quick: bool) -> dict[str, Any]:
@@ -188,6 +135,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one cycle each: shows that it runs, measures nothing")
     parser.add_argument("--out", type=Path, default=HERE / "results.json")
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # by way of measure's end
     chosen = [c for c in COMPARISONS if not args.names or {c.name, c.name.split("/")[0]} & set(args.names)]
     unknown = set(args.names) - {c.name for c in COMPARISONS} - set(groups)
     if unknown:

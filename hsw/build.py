@@ -18,7 +18,7 @@ from hsw.faces import conf_folder, refuse_secrets
 from hsw.run.check import check_config, find_targets
 from hsw.run.pairs import check_pairs, owner
 from hsw.run.run import Run
-from hsw.run.settings import Settings
+from hsw.run.settings import CHANGEABLE, Settings
 from hsw.run.targets import resolve_target
 from hsw.seeding import ENV, EVAL_ENV, derive_seed, seed_everything
 from hsw.spaces import space_config
@@ -60,6 +60,16 @@ def check(config: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
         )
     owner(targets["agent"]).check(plain)
     return plain, targets
+
+
+def identity(config: DictConfig) -> dict[str, Any]:
+    """What makes a run what it is: values by dotted name, without what a resumed run may change and its copies."""
+    config = config.copy()
+    with open_dict(config):
+        for key in (*CHANGEABLE, *_SPACES):
+            config[key] = None
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    return {path: value for path, value in _leaves(plain) if path not in (*CHANGEABLE, *_SPACES)}
 
 
 def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:

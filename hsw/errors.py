@@ -56,6 +56,19 @@ class CorruptError(HswError):
     exit_code = 7
 
 
+class SweepError(HswError):
+    """Jobs of a sweep failed.
+
+    Args:
+        message: How many.
+        exit_code: The first one's.
+    """
+
+    def __init__(self, message: str, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
 class Interrupted(KeyboardInterrupt):
     """A signal stopped the run after its state was saved. Not an Exception: it also ends the sweep around the run.
 

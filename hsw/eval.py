@@ -65,7 +65,7 @@ def evaluate_run(
         raise CorruptError(f"the config of {folder} cannot be run: {error}") from error
     torch.set_num_threads(config.threads)
     where = folder / ("best" if checkpoint == "best" else "checkpoints")
-    state, meta, complaints = load_newest(where)
+    state, meta, complaints, _ = load_newest(where, rows=False)
     for complaint in complaints:
         logging.getLogger("hsw").warning("%s; the checkpoint before it is used", complaint)
     policy = build(config.network).to(resolve_device(device))

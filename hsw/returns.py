@@ -6,7 +6,7 @@ done is a reset row and is not valid.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -41,13 +41,7 @@ def gae(
     Raises:
         ValueError: If shapes disagree.
     """
-    num_steps = rewards.shape[0]
-    for name, flags in (("terminateds", terminateds), ("truncateds", truncateds), ("valid", valid)):
-        if flags is not None and flags.shape != rewards.shape:
-            raise ValueError(f"{name} has shape {tuple(flags.shape)}, expected rewards' {tuple(rewards.shape)}")
-    if values.shape != (num_steps + 1, *rewards.shape[1:]):
-        raise ValueError(f"values has shape {tuple(values.shape)}, expected one row more than {tuple(rewards.shape)}")
-
+    _check_shapes(rewards, values, terminateds=terminateds, truncateds=truncateds, valid=valid)
     # The same arithmetic runs on NumPy views (small arrays: a third of torch's overhead) and on device tensors.
     arrays: list[Any] = [rewards, values, terminateds, truncateds, valid]
     if rewards.device.type == "cpu":
@@ -60,6 +54,68 @@ def gae(
         deltas *= counts
         decays *= counts
     return torch.as_tensor(discounted_sum(deltas, decays))
+
+
+class VTrace(NamedTuple):
+    """Value targets and policy-gradient advantages, [T, N] each, without gradients and 0 on rows that are not valid."""
+
+    targets: Tensor
+    advantages: Tensor
+
+
+@torch.no_grad()
+def vtrace(
+    log_ratios: Tensor,
+    rewards: Tensor,
+    values: Tensor,
+    terminateds: Tensor,
+    truncateds: Tensor,
+    discount: float,
+    rho_bar: float = 1.0,
+    c_bar: float = 1.0,
+    trace_lambda: float = 1.0,
+    valid: Tensor | None = None,
+) -> VTrace:
+    """V-trace (Espeholt et al. 2018, arXiv:1802.01561, section 4.1), with truncations bootstrapped and cut.
+
+    delta_t = min(rho_bar, rho_t) * (r_t + discount * (1 - terminated_t) * V_{t+1} - V_t)
+    vs_t = V_t + delta_t + discount * (1 - done_t) * lambda * min(c_bar, rho_t) * (vs_{t+1} - V_{t+1})
+    A_t = min(rho_bar, rho_t) * (r_t + discount * (1 - terminated_t) * next_t - V_t), where next_t is vs_{t+1} within an
+    episode and V_{t+1}, the value of its last observation, at a truncation and at the window's end.
+
+    Args:
+        log_ratios: log(pi(a_t | s_t) / mu(a_t | s_t)), so that rho_t is its exponential, [T, N].
+        rewards, values, terminateds, truncateds, discount, valid: As in gae.
+        rho_bar: Decides which value function is learnt; infinity is the target policy's.
+        c_bar: Cuts the traces; decides how fast.
+        trace_lambda: Further decay of the traces, in [0, 1].
+
+    Returns:
+        The targets vs and the advantages A.
+
+    Raises:
+        ValueError: If shapes disagree.
+    """
+    _check_shapes(rewards, values, log_ratios=log_ratios, terminateds=terminateds, truncateds=truncateds, valid=valid)
+    counts = torch.ones_like(terminateds) if valid is None else valid
+    ratios = log_ratios.exp()
+    rhos = ratios.clamp(max=rho_bar) * counts
+    following = values[1:]
+    deltas = rhos * (rewards + discount * following * ~terminateds - values[:-1])
+    decays = discount * trace_lambda * (ratios.clamp(max=c_bar) * ~(terminateds | truncateds) * counts)
+    targets = values[:-1] * counts + discounted_sum(deltas, decays)
+    # At a truncation the next row is a reset row and holds no target; its value is the final observation's.
+    targets_next = torch.cat([targets[1:], following[-1:]])
+    targets_next = torch.where(truncateds, following, targets_next)
+    return VTrace(targets, rhos * (rewards + discount * targets_next * ~terminateds - values[:-1]))
+
+
+def _check_shapes(rewards: Tensor, values: Tensor, **others: Tensor | None) -> None:
+    for name, other in others.items():
+        if other is not None and other.shape != rewards.shape:
+            raise ValueError(f"{name} has shape {tuple(other.shape)}, expected rewards' {tuple(rewards.shape)}")
+    if values.shape != (len(rewards) + 1, *rewards.shape[1:]):
+        raise ValueError(f"values has shape {tuple(values.shape)}, expected one row more than {tuple(rewards.shape)}")
 
 
 def discounted_sum(deltas: Any, decays: Any) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 # Branches of the tree. Their numbers are part of what makes an old run reproducible: never renumber.
-ENV, STORAGE, EVAL_ENV, EVAL_POLICY, GLOBAL = range(5)
+ENV, STORAGE, EVAL_ENV, EVAL_POLICY, GLOBAL, ACTOR = range(6)
 
 
 def derive_seed(seed: int, *branch: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -167,3 +167,12 @@ def tree_map(function: Callable[..., Any], value: Any, *others: Any) -> Any:
     if isinstance(value, dict):
         return {key: tree_map(function, part, *(other[key] for other in others)) for key, part in value.items()}
     return function(value, *others)
+
+
+def leaves(value: Any) -> Iterator[Any]:
+    """An observation or a tensor, or every part of a dict of them, in the order of the keys."""
+    if isinstance(value, dict):
+        for key in sorted(value):
+            yield from leaves(value[key])
+    else:
+        yield value

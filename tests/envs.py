@@ -15,11 +15,18 @@ import numpy as np
 
 
 class Counter(gym.Env):
-    """obs = [steps since reset]; the episode terminates, or is truncated, after `length` steps. Each step pays 1."""
+    """obs = [steps since reset]; the episode terminates, or is truncated, after `length` steps. Each step pays 1.
 
-    def __init__(self, length: int = 5, truncate: bool = False, after: int = 0, num_actions: int = 2) -> None:
+    `continuous` actions are two numbers with bounds of their own.
+    """
+
+    def __init__(
+        self, length: int = 5, truncate: bool = False, after: int = 0, num_actions: int = 2, continuous: bool = False
+    ) -> None:
         self.observation_space = gym.spaces.Box(-np.inf, np.inf, (1,), np.float32)
-        self.action_space = gym.spaces.Discrete(num_actions)
+        self.action_space: gym.Space = gym.spaces.Discrete(num_actions)
+        if continuous:
+            self.action_space = gym.spaces.Box(np.array([-1, 0], np.float32), np.array([1, 3], np.float32))
         self.length, self.truncate, self.after = length, truncate, after
         self.count = self.total = 0
 
@@ -107,6 +114,80 @@ class Reach(gym.Env):
 
     def step(self, action: Any) -> Any:
         return np.asarray(action, np.float32), 0.0, False, False, {}
+
+
+class Aim(Counter):
+    """Pays for an action that is near to the number observed, at most 0."""
+
+    def __init__(self, length: int = 8, **kwargs: Any) -> None:
+        super().__init__(length=length, **kwargs)
+        self.observation_space = gym.spaces.Box(-1, 1, (1,), np.float32)
+        self.action_space = gym.spaces.Box(-2, 2, (1,), np.float32)
+
+    def observe(self) -> np.ndarray:
+        self.wanted = self.np_random.uniform(-1, 1, 1).astype(np.float32)
+        return self.wanted
+
+    def step(self, action: Any) -> Any:
+        reward = -float((action - self.wanted).item() ** 2)
+        obs, _, terminated, truncated, info = super().step(action)
+        return obs, reward, terminated, truncated, info
+
+
+class Unbounded(Counter):
+    """Any number is an action."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.action_space = gym.spaces.Box(-np.inf, np.inf, (2,), np.float32)
+
+
+class Homing(Counter):
+    """A goal environment: actions and noise move a place. An episode terminates within `radius` of the goal.
+
+    It is truncated after `length` steps, which 0 draws from 2 to 6.
+    """
+
+    def __init__(self, length: int = 0, radius: float = 1.0, continuous: bool = True, **kwargs: Any) -> None:
+        super().__init__(continuous=continuous, **kwargs)
+        self.longest, self.radius = length, radius
+        place = gym.spaces.Box(-np.inf, np.inf, (2,), np.float32)
+        self.observation_space = gym.spaces.Dict(
+            observation=gym.spaces.Box(-np.inf, np.inf, (3,), np.float32), achieved_goal=place, desired_goal=place
+        )
+
+    def observe(self) -> dict[str, np.ndarray]:
+        if self.count == 0:
+            self.place, self.goal = self.np_random.normal(size=(2, 2)).astype(np.float32)
+            self.length = self.longest or int(self.np_random.integers(2, 7))
+        observation = np.append(self.place, np.float32(self.count))
+        return {"observation": observation, "achieved_goal": self.place.copy(), "desired_goal": self.goal.copy()}
+
+    def step(self, action: Any) -> Any:
+        self.place = self.place + np.float32(action) + self.np_random.normal(size=2).astype(np.float32)
+        self.place[1] -= 1.5  # the middle of the bounds
+        obs, _, ended, _, info = super().step(action)
+        terminated = bool(self.compute_terminated(self.place, self.goal, info))
+        reward = float(self.compute_reward(self.place, self.goal, info))
+        return obs, reward, terminated, ended and not terminated, {"is_success": terminated}
+
+    def compute_reward(self, achieved_goal: Any, desired_goal: Any, info: Any) -> Any:
+        return self.compute_terminated(achieved_goal, desired_goal, info).astype(np.float32) - 1
+
+    def compute_terminated(self, achieved_goal: Any, desired_goal: Any, info: Any) -> Any:
+        return np.asarray(np.linalg.norm(achieved_goal - desired_goal, axis=-1) < self.radius)
+
+
+class Goals(Counter):
+    """Has goals, and does not tell what reward another one would give."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(continuous=True, **kwargs)
+        vector = gym.spaces.Box(-np.inf, np.inf, (2,), np.float32)
+        self.observation_space = gym.spaces.Dict(observation=vector, achieved_goal=vector, desired_goal=vector)
+
+    def observe(self) -> dict[str, np.ndarray]:
+        return {key: np.full(2, self.count, np.float32) for key in self.observation_space.spaces}
 
 
 class Goal(Counter):

@@ -11,6 +11,7 @@ import torch
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete
 from gymnasium.vector.utils import batch_space
 
+from hsw.rowlog import RowLog
 from hsw.spaces import tree_map
 
 OBS_SPACES = {
@@ -51,7 +52,7 @@ def transition(storage: Any, obs_space: gym.Space, action_space: gym.Space, num_
         "truncateds": np.zeros(num_envs, bool),
         "next_obs": draw(obs_space, num_envs, t + 1),
     }
-    names = [name for name in inspect.signature(storage.add).parameters if name not in (*sample, "valid")]
+    names = [name for name in inspect.signature(storage.add).parameters if name not in (*sample, "self", "valid")]
     return {**sample, **{name: 100 * t + torch.arange(num_envs) + i / 4 for i, name in enumerate(names)}}
 
 
@@ -68,10 +69,22 @@ def equal(one: Any, other: Any) -> bool:
         return one.keys() == other.keys() and all(equal(one[key], other[key]) for key in one)
     if isinstance(one, list | tuple):
         return len(one) == len(other) and all(map(equal, one, other))
+    if isinstance(one, RowLog) and isinstance(other, RowLog):
+        return equal([one.begin, one.end, columns(one)], [other.begin, other.end, columns(other)])
     if isinstance(one, torch.Tensor | np.ndarray):
         one, other = torch.as_tensor(one), torch.as_tensor(other)
         return one.dtype == other.dtype and torch.equal(one, other)
     return one == other
+
+
+def columns(log: RowLog) -> list[torch.Tensor]:
+    """The rows that count of each column, however they are cut into pieces."""
+    parts: list[list[torch.Tensor]] = [[] for _ in log.begin]
+    for begin, end, rows in log.pieces():
+        of_column = rows.split([last - first for first, last in zip(begin, end, strict=True)])
+        for n, column in enumerate(of_column):
+            parts[n].append(column[max(0, log.begin[n] - begin[n]) :])
+    return [torch.cat(part) if part else torch.zeros(0) for part in parts]
 
 
 def naive_gae(rewards, values, terminateds, truncateds, discount, gae_lambda, valid):

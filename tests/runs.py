@@ -25,22 +25,41 @@ from hsw.agent import Agent
 from hsw.build import build_agent, check
 from hsw.errors import Interrupted
 from hsw.faces import conf_folder
+from hsw.rowlog import RowLog
 from hsw.run.checkpoint import load_newest
 from hsw.run.folder import RunFolder
 from hsw.run.run import Run
 
 ROOT = Path(__file__).resolve().parents[1]
-TINY = (
-    "env.num_envs=2",
-    "storage.num_steps=16",
-    "algorithm.num_mini_batch=2",
-    "algorithm.num_epochs=2",
-    "num_train_steps=128",
-    "eval_episodes=2",
-    "device=cpu",
-    "threads=1",
-    "quiet=true",
+COMMON = ("env.num_envs=2", "num_train_steps=128", "eval_episodes=2", "device=cpu", "threads=1", "quiet=true")
+TINY = (*COMMON, "storage.num_steps=16", "algorithm.num_mini_batch=2", "algorithm.num_epochs=2")
+TINY_REPLAY = (
+    *COMMON,
+    "storage.storage_size=80",
+    "storage.batch_size=16",
+    "network.hidden_sizes=[8,8]",
+    "agent.num_warmup_steps=16",
+    "agent.log_interval=16",
 )
+REPLAY_RECIPES = ("sac", "her_sac")
+TINY_IMPALA = (
+    *COMMON,
+    "storage.num_steps=8",
+    "storage.num_storages=12",
+    "storage.batch_size=4",
+    "network.hidden_sizes=[8,8]",
+    "agent.log_interval=32",
+)
+# An environment of the tests for each recipe.
+CONTINUOUS = ("env.id=tests.envs:Noise-v0", "+env.kwargs.continuous=true")
+GOALS = ("env.id=tests.envs:Homing-v0",)
+ENVS = {
+    "ppo": ("env=cartpole",),
+    "daac": ("env=cartpole",),
+    "sac": CONTINUOUS,
+    "her_sac": GOALS,
+    "impala": ("env=catch",),
+}
 
 
 @dataclass
@@ -85,6 +104,17 @@ def call(*arguments: str, main: Callable[[], None] = train.cli) -> Result:
         os.environ.clear()
         os.environ.update(environ)
     return Result(code, out.getvalue(), err.getvalue())
+
+
+def tiny(recipe: str) -> tuple[str, ...]:
+    """A command line that trains a recipe for a moment, on any environment that suits it."""
+    small = TINY_IMPALA if recipe == "impala" else TINY_REPLAY if recipe in REPLAY_RECIPES else TINY
+    return (*small, f"agent={recipe}")
+
+
+def tiny_run(recipe: str) -> tuple[str, ...]:
+    """The same, on an environment of the tests that suits it."""
+    return (*tiny(recipe), *ENVS[recipe])
 
 
 def run_dir(folder: Path) -> str:
@@ -144,7 +174,8 @@ def compose(*overrides: str) -> DictConfig:
 @contextlib.contextmanager
 def agent_of(*overrides: str, folder: Path | None = None) -> Iterator[Agent]:
     """The agent of a tiny run, in a folder if one is given."""
-    config = compose(*TINY, *overrides)
+    recipe = next((value[6:] for value in overrides if value.startswith("agent=")), "ppo")
+    config = compose(*tiny(recipe), *overrides)
     plain, _ = check(config)
     run_folder = RunFolder(folder) if folder else None
     logger = hydra.utils.instantiate(config.logger)
@@ -179,8 +210,28 @@ def newest(folder: Path) -> dict[str, Any]:
     return load_newest(folder / "checkpoints")[0]
 
 
+def without_times(folder: Path) -> list[dict[str, Any]]:
+    """The metrics of a run, without those that differ from run to run."""
+    drop = ("time", "speed/steps_per_second")
+    return [{key: value for key, value in row.items() if key not in drop} for row in rows(folder)]
+
+
+def contents(log: RowLog) -> dict[str, Any]:
+    """The rows of a RowLog that count, by column, whatever the pieces that they come in."""
+    columns: list[dict[int, torch.Tensor]] = [{} for _ in log.begin]
+    for piece in log.pieces():
+        numbers = [(n, k) for n, (b, e) in enumerate(zip(piece.begin, piece.end, strict=True)) for k in range(b, e)]
+        for (n, k), row in zip(numbers, piece.rows, strict=True):
+            columns[n][k] = row
+    spans = [range(b, e) for b, e in zip(log.begin, log.end, strict=True)]
+    kept = [torch.stack([rows[k] for k in span]) for rows, span in zip(columns, spans, strict=True)]
+    return {"begin": list(log.begin), "end": list(log.end), "columns": kept}
+
+
 def differences(one: Any, other: Any, path: str = "") -> list[str]:
     """The places where two nested states are not the same bit for bit."""
+    if isinstance(one, RowLog) and isinstance(other, RowLog):
+        return differences(contents(one), contents(other), path)
     if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
         return [] if one.dtype == other.dtype and torch.equal(one, other) else [path]
     if isinstance(one, dict) and isinstance(other, dict):

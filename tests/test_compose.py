@@ -18,7 +18,7 @@ from hsw.errors import ConfigError
 from hsw.faces import conf_folder
 from hsw.run.run import Run
 from hsw.run.targets import resolve_target
-from tests.runs import TINY, agent_of, call, compose, rows, run_dir
+from tests.runs import TINY, agent_of, call, compose, rows, run_dir, tiny_run
 
 GROUPS = ("env", "network", "storage", "algorithm", "agent", "logger")
 # What the running program hands over, and no YAML can.
@@ -30,11 +30,22 @@ HANDED_OVER = {
 NEEDS = {
     "atari": "envpool",
     "procgen": "PyQt5",
-    "halfcheetah": "mujoco",
     "lunar_lander": "Box2D",
     "minatar_breakout": "minatar",
+    **dict.fromkeys(("ant", "halfcheetah", "hopper", "humanoid", "swimmer", "walker2d"), "mujoco"),
+    **dict.fromkeys((f"fetch_{task}" for task in ("pick_and_place", "push", "reach", "slide")), "gymnasium_robotics"),
+    "point_maze": "gymnasium_robotics",
 }
-RECIPES = {"ppo": ("rollout", "ppo", "actor_critic"), "daac": ("decoupled", "daac", "decoupled")}
+RECIPES = {
+    "ppo": ("rollout", "ppo", "actor_critic"),
+    "daac": ("decoupled", "daac", "decoupled"),
+    "sac": ("replay", "sac", "soft_actor_critic"),
+    "her_sac": ("her", "sac", "soft_actor_critic"),
+    "impala": ("distributed", "impala", "recurrent"),
+}
+GOALS = ("bit_flipping", "point_maze", *(f"fetch_{task}" for task in ("pick_and_place", "push", "reach", "slide")))
+CONTINUOUS = ("ant", "halfcheetah", "hopper", "humanoid", "pendulum", "swimmer", "walker2d", *GOALS)
+SUITED = {"sac": CONTINUOUS, "her_sac": GOALS}  # others take every environment
 
 
 def names(group: str) -> list[str]:
@@ -78,7 +89,8 @@ def test_recipe_picks_its_parts_and_an_explicit_choice_wins(recipe: str) -> None
 
 @pytest.mark.parametrize("preset", names("preset"))
 def test_preset_is_found_by_itself_and_yields_to_the_command_line(preset: str) -> None:
-    agent, _, env = preset.partition("_")
+    agent = max((agent for agent in names("agent") if preset.startswith(f"{agent}_")), key=len)
+    env = preset.removeprefix(f"{agent}_")
     choices = [f"agent={agent}", f"env={env}"]
     if env not in names("env"):  # for one game of an env: chosen by name
         choices = [f"agent={agent}", f"env={env.rpartition('_')[0]}", f"preset={preset}"]
@@ -96,11 +108,17 @@ def test_study_composes(study: str) -> None:
 
 
 @pytest.mark.parametrize("env", names("env"))
-def test_every_recipe_builds_on_env(env: str) -> None:
+def test_every_recipe_builds_on_the_env_if_that_suits_it_and_else_refuses_it(env: str) -> None:
     if env in NEEDS and find_spec(NEEDS[env]) is None:  # not imported: hsw loads Qt before EnvPool
         pytest.skip(f"needs {NEEDS[env]}")
     for recipe, parts in RECIPES.items():
-        with agent_of(f"agent={recipe}", f"env={env}", *["env.id=CartPole-v1"] * (env == "gym")) as agent:
+        building = agent_of(f"agent={recipe}", f"env={env}", *["env.id=CartPole-v1"] * (env == "gym"))
+        if env not in SUITED.get(recipe, [env]):
+            refusal = r"SAC needs continuous actions|hindsight needs Dict|env\.normalize_reward=true would store"
+            with pytest.raises(ConfigError, match=refusal), building:
+                pass
+            continue
+        with building as agent:
             assert isinstance(agent.env, VectorEnv)
             wanted = [
                 OmegaConf.load(conf_folder() / group / f"{name}.yaml")._target_.rpartition(".")[2]
@@ -112,7 +130,7 @@ def test_every_recipe_builds_on_env(env: str) -> None:
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_recipe_trains_end_to_end_and_its_saved_config_builds_it_again(recipe: str, tmp_path: Path) -> None:
     before = os.getcwd()
-    done = call(*TINY, f"agent={recipe}", "env.id=tests.envs:Counter-v0", run_dir(tmp_path))
+    done = call(*tiny_run(recipe), run_dir(tmp_path))
     assert done.code == 0, done.err
     assert os.getcwd() == before
     assert {path.name for path in tmp_path.iterdir()} >= {"best", "checkpoints", "config.yaml", "versions.json"}
@@ -122,7 +140,13 @@ def test_recipe_trains_end_to_end_and_its_saved_config_builds_it_again(recipe: s
     check(saved)
     agent = build_agent(saved, Run())
     agent.env.close()
-    assert type(agent.algorithm).__name__.lower() == recipe
+    assert type(agent.algorithm).__name__.lower() == RECIPES[recipe][1]
+
+
+def test_hindsight_sac_takes_a_replay_without_hindsight(tmp_path: Path) -> None:
+    done = call(*tiny_run("her_sac"), "storage=replay", run_dir(tmp_path))
+    assert done.code == 0, done.err
+    assert OmegaConf.load(tmp_path / "config.yaml").storage._target_ == "hsw.storage.ReplayStorage"
 
 
 def test_spaces_in_the_minimal_form_build_a_run() -> None:
@@ -163,8 +187,35 @@ def test_help_and_cfg_answer_without_a_run(tmp_path: Path) -> None:
         (["agent=daac", "storage=rollout"], "storage=decoupled"),
         (["agent=ppo", "network=decoupled"], "network=actor_critic"),
         (["agent=ppo", "algorithm=daac"], "network=decoupled"),
+        (["agent=sac", "storage=decoupled"], "take storage=her or storage=replay"),
+        (["agent=sac", "storage=rollout"], "take storage=her or storage=replay"),
+        (["agent=ppo", "storage=replay"], "take storage=rollout"),
+        (["agent=daac", "storage=her"], "take storage=decoupled"),
+        (["agent=sac", "network=actor_critic"], "take network=soft_actor_critic"),
+        (["agent=her_sac", "algorithm=ppo"], "take network=actor_critic"),
+        (["agent=impala", "storage=rollout"], "take storage=distributed"),
+        (["agent=impala", "network=actor_critic"], "take network=recurrent"),
+        (["agent=ppo", "storage=distributed"], "take storage=rollout"),
     ],
 )
 def test_parts_that_do_not_belong_together_are_refused_with_those_that_do(overrides: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         check(compose(*overrides))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ("env.normalize_obs=true", r"env\.normalize_obs=true would give each actor statistics of its own"),
+        ("env.normalize_reward=true", r"env\.normalize_reward=true would give each actor"),
+        ("env.backend=async", r"env\.backend=async would start processes in each actor"),
+        (
+            "storage.num_storages=22 storage.batch_size=16 env.num_envs=8",
+            r"num_storages=22 does not keep .* batch_size=16 and .* 8 environments .* at least 23",
+        ),
+        ("agent.num_steps=7", r"agent\.num_steps must be storage\.num_steps"),
+    ],
+)
+def test_settings_with_which_actors_could_not_work_are_refused(overrides: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check(compose("agent=impala", "env=catch", *overrides.split()))

@@ -32,3 +32,27 @@ def test_ppo_learns_harder_environments(tmp_path, env, package, score):
     pytest.importorskip(package)
     row = _final_evaluation(tmp_path / "run", "agent=ppo", f"env={env}")
     assert row["eval/return_mean"] >= score
+
+
+def _score(folder, key, *overrides):
+    return _final_evaluation(folder / "run", "eval_episodes=100", *overrides)[key]
+
+
+@pytest.mark.parametrize("seed", range(1, 6))
+def test_hindsight_solves_bit_flipping(tmp_path, seed):
+    assert _score(tmp_path, "eval/success", "agent=her_sac", "env=bit_flipping", f"seed={seed}") >= 0.98
+
+
+def test_without_hindsight_bit_flipping_is_not_learnt(tmp_path):
+    assert _score(tmp_path, "eval/success", "agent=her_sac", "env=bit_flipping", "storage.num_goals=0") < 0.1
+
+
+@pytest.mark.parametrize("seed", range(1, 4))
+def test_hindsight_reaches_with_the_fetch_arm(tmp_path, seed):
+    pytest.importorskip("gymnasium_robotics")
+    assert _score(tmp_path, "eval/success", "agent=her_sac", "env=fetch_reach", f"seed={seed}") >= 0.95
+
+
+@pytest.mark.parametrize("seed", range(1, 4))
+def test_sac_swings_the_pendulum_up(tmp_path, seed):
+    assert _score(tmp_path, "eval/return_mean", "agent=sac", "env=pendulum", f"seed={seed}") >= -200

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from hsw.run.checkpoint import read_state, write_state
-from tests.runs import agent_of, differences, rows, train_on
+from tests.runs import CONTINUOUS, GOALS, agent_of, differences, train_on, without_times
 
-BUDGET = 200
+BUDGET = 150
 FEATURES = ("env.frame_stack=3", "env.normalize_obs=true", "env.normalize_reward=true", "env.clip_reward=5")
 
 
 def request_stop(agent: Any) -> None:
-    agent.run.signals.requested = signal.SIGTERM
+    agent.services.signals.requested = signal.SIGTERM
 
 
 def when(agent: Any, owner: Any, method: str, condition: Any) -> None:
@@ -80,13 +80,38 @@ def at_first_minibatch(agent: Any) -> None:
     in_update(agent, 0)
 
 
+def at_the_budget(agent: Any) -> None:
+    when(agent, agent, "_collect_row", nth(1, lambda _: agent.step >= BUDGET))
+
+
+def in_warm_up(agent: Any) -> None:
+    when(agent, agent.env, "step", nth(3))
+
+
+def before_the_first_update(agent: Any) -> None:
+    when(agent, agent, "_collect_row", nth(1, lambda _: agent.step > agent.num_warmup_steps))
+
+
+def before_updates_in_a_full_ring(agent: Any) -> None:
+    when(agent, agent.env, "step", nth(1, lambda _: agent.step > 120))
+
+
+def between_updates(agent: Any) -> None:
+    when(agent, agent.algorithm, "update", nth(30))
+
+
+def after_updates(agent: Any) -> None:
+    owed = lambda: int(agent.updates_per_step * (agent.step - agent.num_warmup_steps))
+    when(agent, agent, "_update", nth(20, lambda _: agent._updates == owed()))
+
+
 def in_evaluation(agent: Any) -> None:
     make, count = agent.eval_env, nth(2)
 
     def hooked() -> Any:
         env = make()
         if count(env):
-            when(agent, env, "step", nth(5))
+            when(agent, env, "step", nth(1))
         return env
 
     agent.eval_env = hooked
@@ -109,23 +134,45 @@ def past_the_budget(agent: Any) -> None:
 
 
 def after_update(agent: Any) -> None:
-    when(agent, agent.run, "log", nth(2))
+    when(agent, agent.services, "log", nth(2))
 
 
-RECIPES = {"ppo": ("agent=ppo",), "daac": ("agent=daac", "algorithm.value_epochs=2")}
+NOISE = "env.id=tests.envs:Noise-v0"
+ON_POLICY = {"ppo": ("agent=ppo", *FEATURES), "daac": ("agent=daac", "algorithm.value_epochs=2", *FEATURES)}
+WARMUP, FRAMES = "agent.num_warmup_steps=80", "env.frame_stack=3"
+OFF_POLICY = {
+    "sac": ("agent=sac", *CONTINUOUS, "agent.updates_per_step=0.5", WARMUP, "network.normalize_obs=true", FRAMES),
+    "her_sac": ("agent=her_sac", *GOALS, "agent.updates_per_step=2.0", WARMUP),
+}
 PLACES = [
     at_first_row,
     in_rollout,
-    at_rollout_end,
     at_done_row,
     at_reset_row,
-    at_first_minibatch,
-    in_update,
     after_update,
-    past_the_budget,
     in_evaluation,
     in_final_evaluation,
 ]
+PLACES_ON_POLICY = [*PLACES, past_the_budget, at_rollout_end, at_first_minibatch, in_update]
+PLACES_OFF_POLICY = [
+    *PLACES,
+    at_the_budget,
+    in_warm_up,
+    before_the_first_update,
+    before_updates_in_a_full_ring,
+    between_updates,
+    after_updates,
+]
+STOPS = [
+    *[(recipe, (*ON_POLICY[recipe], NOISE), place) for recipe in ON_POLICY for place in PLACES_ON_POLICY],
+    *[(recipe, OFF_POLICY[recipe], place) for recipe in OFF_POLICY for place in PLACES_OFF_POLICY],
+]
+# Of hindsight these are fast tests; the others differ little from those of sac.
+FAST_HINDSIGHT = (at_done_row, before_updates_in_a_full_ring, between_updates)
+
+
+def marks(recipe: str, place: Any) -> tuple[Any, ...]:
+    return (pytest.mark.slow,) * (recipe == "her_sac" and place not in FAST_HINDSIGHT)
 
 
 @pytest.fixture(scope="module")
@@ -148,28 +195,49 @@ def stored_and_loaded(state: Any, folder: Path) -> Any:
     return read_state(folder)[0]
 
 
-@pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_stop_anywhere_and_resume_changes_nothing(recipe: str, place: Any, finished: Any, tmp_path: Path) -> None:
-    overrides = (*RECIPES[recipe], "env.id=tests.envs:Noise-v0", "eval_interval=60", *FEATURES)
+@pytest.mark.parametrize(
+    ("overrides", "place"),
+    [
+        pytest.param(overrides, place, id=f"{recipe}-{place.__name__}", marks=marks(recipe, place))
+        for recipe, overrides, place in STOPS
+    ],
+)
+def test_stop_anywhere_and_resume_changes_nothing(overrides: Any, place: Any, finished: Any, tmp_path: Path) -> None:
+    overrides = (*overrides, "eval_interval=60")
     with agent_of(*overrides) as agent:
         place(agent)
         state = train_on(agent, BUDGET)
         assert state is not None, "the stop did not come"
+        state = stored_and_loaded(state, tmp_path / "state")
     with agent_of(*overrides) as agent:
-        agent.load_state_dict(stored_and_loaded(state, tmp_path / "state"))
+        agent.load_state_dict(state)
         assert train_on(agent, BUDGET) is None
         assert differences(finished(*overrides), agent.state_dict()) == []
 
 
-@pytest.mark.parametrize("backend", ["sync", "async"])
-@pytest.mark.parametrize("recipe", RECIPES)
+BACKENDS = {
+    **{recipe: (*overrides, "env=cartpole") for recipe, overrides in ON_POLICY.items()},
+    **OFF_POLICY,
+}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "backend"),
+    [
+        *[(recipe, backend) for recipe in ON_POLICY for backend in ("sync", "async")],
+        ("sac", "async"),
+        *[
+            pytest.param(recipe, backend, marks=pytest.mark.slow)
+            for recipe, backend in (("sac", "sync"), ("her_sac", "sync"), ("her_sac", "async"))
+        ],
+    ],
+)
 def test_many_stops_change_nothing_in_either_backend(recipe: str, backend: str, finished: Any, tmp_path: Path) -> None:
-    overrides = (*RECIPES[recipe], "env=cartpole", "eval_interval=100", f"env.backend={backend}", *FEATURES)
+    overrides = (*BACKENDS[recipe], "eval_interval=100", f"env.backend={backend}")
     state, stops = None, 0
     while stops == 0 or state is not None:
         with agent_of(*overrides) as agent:
-            if stops:
+            if state is not None:
                 agent.load_state_dict(stored_and_loaded(state, tmp_path / "state"))
             when(agent, agent.env, "step", nth(23))
             state = train_on(agent, BUDGET)
@@ -179,12 +247,9 @@ def test_many_stops_change_nothing_in_either_backend(recipe: str, backend: str, 
     assert differences(finished(*overrides), end) == []
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", ["ppo", "daac", "sac", pytest.param("her_sac", marks=pytest.mark.slow)])
 def test_the_same_seed_gives_the_same_parameters_in_sync_and_async(recipe: str, finished: Any) -> None:
-    ends = [
-        finished(*RECIPES[recipe], "env=cartpole", "eval_interval=100", f"env.backend={backend}", *FEATURES)
-        for backend in ("sync", "async")
-    ]
+    ends = [finished(*BACKENDS[recipe], "eval_interval=100", f"env.backend={backend}") for backend in ("sync", "async")]
     assert differences(*ends) == []
 
 
@@ -193,21 +258,29 @@ def test_another_seed_gives_other_parameters(finished: Any) -> None:
     assert differences(ends[0]["policy"], ends[1]["policy"])
 
 
-def test_metrics_of_a_resumed_run_are_those_of_one_that_was_never_stopped(tmp_path: Path) -> None:
-    overrides = ("env.id=tests.envs:Noise-v0", "eval_interval=60")
+@pytest.mark.parametrize(
+    ("recipe", "step"),
+    [
+        ("ppo", 41),
+        ("sac", 100),  # where a checkpoint is due
+        pytest.param("sac", 97, marks=pytest.mark.slow),  # where a row is logged
+        pytest.param("sac", 105, marks=pytest.mark.slow),
+        pytest.param("her_sac", 81, marks=pytest.mark.slow),
+    ],
+)
+def test_metrics_of_a_resumed_run_are_those_of_one_that_was_never_stopped(
+    recipe: str, step: int, tmp_path: Path
+) -> None:
+    recipes = {**OFF_POLICY, "ppo": ("agent=ppo", NOISE)}
+    overrides = (*recipes[recipe], "eval_interval=60", "checkpoint_interval=50")
     with agent_of(*overrides, folder=tmp_path / "whole") as agent:
         agent.train(BUDGET)
     with agent_of(*overrides, folder=tmp_path / "parts") as agent:
-        in_rollout(agent)
+        when(agent, agent, "_collect_row", nth(1, lambda _: agent.step >= step))
         assert train_on(agent, BUDGET) is not None
     with (tmp_path / "parts" / "metrics.jsonl").open("a") as file:
         file.write('{"step": 999}\n')  # logged after the checkpoint, as if the run had been killed
     with agent_of(*overrides, folder=tmp_path / "parts") as agent:
-        agent.load_state_dict(agent.run.load())
+        agent.load_state_dict(agent.services.load())
         agent.train(BUDGET)
-    drop = ("time", "speed/steps_per_second")
-    whole, parts = (
-        [{key: value for key, value in row.items() if key not in drop} for row in rows(tmp_path / run)]
-        for run in ("whole", "parts")
-    )
-    assert whole == parts
+    assert without_times(tmp_path / "whole") == without_times(tmp_path / "parts")

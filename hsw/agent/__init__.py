@@ -1,6 +1,8 @@
 """The training loops."""
 
 from hsw.agent.base import Agent
+from hsw.agent.distributed import DistributedAgent
+from hsw.agent.off_policy import OffPolicyAgent
 from hsw.agent.on_policy import OnPolicyAgent
 
-__all__ = ["Agent", "OnPolicyAgent"]
+__all__ = ["Agent", "DistributedAgent", "OffPolicyAgent", "OnPolicyAgent"]

@@ -74,13 +74,14 @@ class Agent(ABC):
         self.tag, self.seed, self.device = tag, seed, resolve_device(device)
         self.policy, self.algorithm, self.storage = policy.to(self.device), algorithm, storage
         self.eval_episodes, self.eval_deterministic = eval_episodes, eval_deterministic
-        self.run = run or Run()
+        self.services = run or Run()
         self.step = 0
         self.iteration_start = 0  # a resumed run may be in the midst of an iteration
         self.best_score: float | None = None
         self.every_eval = Every(eval_interval)
         self.episode_returns: deque[float] = deque(maxlen=100)
         self.episode_lengths: deque[int] = deque(maxlen=100)
+        self.episode_successes: deque[bool] = deque(maxlen=100)  # of environments that tell
         self.obs: Any = None
         self._budget = 0
         storage.bind(policy, algorithm)
@@ -103,19 +104,31 @@ class Agent(ABC):
         self._budget = num_train_steps
         error: BaseException | None = None
         try:
-            with self.run.signals:
-                self.run.start(num_train_steps, self.step)
-                return self._train()
+            with self.services.signals:
+                try:
+                    # A checkpoint that was due within the iteration is still to come at its end.
+                    self.services.start(num_train_steps, self.iteration_start)
+                    return self._train()
+                finally:
+                    self._end()
         except BaseException as caught:
             error = caught
             raise
         finally:
-            self.run.finish(error)
+            self.services.finish(error)
 
-    def _train(self) -> dict[str, Any] | None:
+    def _begin(self) -> None:
+        """What training needs before its first iteration."""
         if self.obs is None:
             self.obs = self.env.reset()
-        self.run.progress.update(self.step)
+
+    def _end(self) -> None:
+        """Give back what _begin took, however training ended."""
+        return
+
+    def _train(self) -> dict[str, Any] | None:
+        self._begin()
+        self.services.progress.update(self.step)
         try:
             while self.iteration_start < self._budget:
                 if self.every_eval.due(self.iteration_start):
@@ -125,19 +138,19 @@ class Agent(ABC):
                 self.iteration_start = self.step
                 if self.step > begin:  # a resumed run may begin with the update of a rollout that was full already
                     metrics["speed/steps_per_second"] = (self.step - begin) / (time.perf_counter() - start)
-                self.run.log(self.step, {**self._episode_metrics(), **metrics})
-                if self.run.every_checkpoint.due(self.step):
-                    self.run.save(self.state_dict(), self.step)
+                self.services.log(self.step, {**self._episode_metrics(), **metrics})
+                if self.services.every_checkpoint.due(self.step):
+                    self.services.save(self.state_dict(), self.step)
             scores = self._evaluate() if self.eval_env is not None else None
-            self.run.progress.update(self.step, self._episode_metrics().get("train/episode_return"), force=True)
+            self.services.progress.update(self.step, self._episode_metrics().get("train/episode_return"), force=True)
         except StopRequested:
             self._stop()
         except NonFiniteError as error:
-            path = self.run.save_batch(error.batch, self.step)
+            path = self.services.save_batch(error.batch, self.step)
             raise NonFiniteError(
                 f"{error} at step {self.step}" + (f"; its batch is in {path}" if path else "")
             ) from None
-        self.run.save(self.state_dict(), self.step, final=True)
+        self.services.save(self.state_dict(), self.step, final=True)
         return scores
 
     def eval(self, num_episodes: int | None = None) -> dict[str, Any]:
@@ -160,7 +173,7 @@ class Agent(ABC):
                 self.eval_deterministic,
                 self.seed,
                 self.device,
-                stop=lambda: self.run.signals.requested is not None,
+                stop=lambda: self.services.signals.requested is not None,
             )
         finally:
             if own:
@@ -173,39 +186,46 @@ class Agent(ABC):
         scores = self.eval()
         self.every_eval.done(self.step)
         names = ("mean", "std", "min", "max")
-        self.run.log(self.step, {f"eval/return_{name}": scores[name] for name in names})
+        success = {"eval/success": scores["success"]} if "success" in scores else {}
+        self.services.log(self.step, {**{f"eval/return_{name}": scores[name] for name in names}, **success})
         if self.best_score is None or scores["mean"] > self.best_score:
             self.best_score = scores["mean"]
             weights = {"policy": self.policy.state_dict(), "env": {"obs_statistics": self.env.obs_statistics()}}
-            self.run.save_best(weights, self.step, scores["mean"])
+            self.services.save_best(weights, self.step, scores["mean"])
         return scores
 
     def _episode_metrics(self) -> dict[str, float]:
         if not self.episode_returns:
             return {}
-        return {
+        metrics = {
             "train/episode_return": float(np.mean(self.episode_returns)),
             "train/episode_length": float(np.mean(self.episode_lengths)),
         }
+        if self.episode_successes:
+            metrics["train/success"] = float(np.mean(self.episode_successes))
+        return metrics
 
     def _count_episodes(self) -> None:
         for episode in self.env.pop_episodes():
             self.episode_returns.append(episode.episode_return)
             self.episode_lengths.append(episode.length)
+            if episode.success is not None:
+                self.episode_successes.append(episode.success)
 
     def _tensors(self, obs: Any) -> Any:
         return tree_map(lambda part: torch.from_numpy(part).to(self.device), obs)
 
     def _check_stop(self) -> None:
-        if self.run.signals.requested is not None:
+        if self.services.signals.requested is not None:
             raise StopRequested
 
     def _stop(self) -> None:
-        signum = self.run.signals.requested
+        signum = self.services.signals.requested
         assert signum is not None
         self._count_episodes()  # those of a half-filled rollout
-        self.run.save(self.state_dict(), self.step, final=True)
-        where = f"; continue with: python -m hsw.train resume={self.run.folder.path}" if self.run.folder else ""
+        self.services.save(self.state_dict(), self.step, final=True)
+        folder = self.services.folder
+        where = f"; continue with: python -m hsw.train resume={folder.path}" if folder else ""
         raise Interrupted(f"stopped by signal {signum} at step {self.step}{where}", signum)
 
     def state_dict(self) -> dict[str, Any]:
@@ -217,6 +237,7 @@ class Agent(ABC):
             "last_eval": self.every_eval.last,
             "episode_returns": list(self.episode_returns),
             "episode_lengths": list(self.episode_lengths),
+            "episode_successes": list(self.episode_successes),
             "policy": self.policy.state_dict(),
             "algorithm": self.algorithm.state_dict(),
             "storage": self.storage.state_dict(),
@@ -236,14 +257,19 @@ class Agent(ABC):
         self.every_eval.done(state["last_eval"])
         self.episode_returns.extend(state["episode_returns"])
         self.episode_lengths.extend(state["episode_lengths"])
+        self.episode_successes.extend(state.get("episode_successes", ()))  # a checkpoint of before has none
         load_policy(self.policy, state["policy"])
         self.algorithm.load_state_dict(state["algorithm"])
+        self._load_data(state)
+        set_rng_state(state["rng"])
+
+    def _load_data(self, state: dict[str, Any]) -> None:
+        """Restore what was collected, and the environments it came from."""
         self.storage.load_state_dict(state["storage"])
         difference = self.env.load_state_dict(state["env"])
         if difference:
             log.warning(difference)
         self.obs = tree_map(lambda part: part.numpy(), state["obs"]) if state["obs"] is not None else None
-        set_rng_state(state["rng"])
 
 
 def load_policy(policy: Policy, weights: dict[str, torch.Tensor]) -> None:

@@ -41,7 +41,8 @@ def evaluate(
 
     Returns:
         mean, std, min, max and the list `returns` of undiscounted returns in the environment's own rewards, and
-        `lengths`; None if stopped.
+        `lengths`; `success`, the share of episodes whose last step reached the goal, if the environment tells;
+        None if stopped.
     """
     rng = get_rng_state()
     torch.manual_seed(derive_seed(seed, EVAL_POLICY))
@@ -50,7 +51,8 @@ def evaluate(
         counts = np.zeros(env.num_envs, int)
         returns: list[float] = []
         lengths: list[int] = []
-        obs = env.reset()
+        successes: list[bool | None] = []
+        obs, memory = env.reset(), policy.initial_memory(env.num_envs)
         while len(returns) < num_episodes:
             if on_step:
                 on_step(env)
@@ -58,20 +60,27 @@ def evaluate(
                 return None
             with torch.inference_mode():
                 tensors = tree_map(lambda part: torch.from_numpy(part).to(device), obs)
-                actions, _ = policy.act(tensors, deterministic)
-            obs = env.step(actions.cpu().numpy()).obs
+                actions, _ = policy.act(tensors, deterministic, *([memory] if memory else []))
+            step = env.step(actions.cpu().numpy())
+            obs = step.obs
+            if memory:
+                rewards, valid = (torch.from_numpy(part).to(device) for part in (step.rewards, step.valid))
+                memory.remember(actions, rewards, valid)
             for episode in env.pop_episodes():
                 if counts[episode.env_index] < shares[episode.env_index]:
                     counts[episode.env_index] += 1
                     returns.append(episode.episode_return)
                     lengths.append(episode.length)
+                    successes.append(episode.success)
     finally:
         set_rng_state(rng)
+    success = {} if None in successes else {"success": float(np.mean(successes))}  # type: ignore[arg-type]
     return {
         "mean": float(np.mean(returns)),
         "std": float(np.std(returns, ddof=1)) if len(returns) > 1 else 0.0,
         "min": float(np.min(returns)),
         "max": float(np.max(returns)),
+        **success,
         "returns": returns,
         "lengths": lengths,
     }

@@ -42,7 +42,7 @@ class OnPolicyAgent(Agent):
         storage.before_gradients(policy, algorithm)
         info = self._update()
         info = storage.after_gradients(policy, algorithm, info)
-        self.run.progress.update(self.step, self._episode_metrics().get("train/episode_return"))
+        self.services.progress.update(self.step, self._episode_metrics().get("train/episode_return"))
         return {f"learn/{name}": value for name, value in info.items()}
 
     def _collect(self) -> None:

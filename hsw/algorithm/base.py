@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from hsw.errors import NonFiniteError
 from hsw.network import Policy
@@ -31,7 +32,7 @@ class Algorithm(ABC):
         self.policy: Any = policy
         self.num_updates = 0
         self.progress = 0.0
-        self._optimizers: dict[str, torch.optim.Adam] = {}
+        self._optimizers: dict[str, Optimizer] = {}
 
     @abstractmethod
     def update(self, storage: Any) -> dict[str, float]:
@@ -41,26 +42,38 @@ class Algorithm(ABC):
         """A hyper-parameter at this point of the run: its value, or on the way to 0 at the end."""
         return value * (1.0 - self.progress) if schedule == "linear" else value
 
-    def optimizer(self, name: str, parameters: list[nn.Parameter], lr: float, eps: float = 1e-5) -> torch.optim.Adam:
-        """The named Adam, made when first needed: what it imports takes a second that acting need not wait for.
+    def optimizer(self, name: str, parameters: list[nn.Parameter], lr: float, eps: float = 1e-5) -> Optimizer:
+        """The named optimiser, made when first needed: what it imports takes a second that acting need not wait for.
 
-        From then on the parameters are views of one tensor: zeroing, clipping and Adam are an operation each, where a
+        From then on the parameters are views of one tensor: zeroing, clipping and a step are an operation each, where a
         small network would spend as much on one per layer as on its gradient.
         """
         if name not in self._optimizers:
-            self._optimizers[name] = torch.optim.Adam([_flattened(parameters)], lr=lr, eps=eps, fused=True)
+            self._optimizers[name] = self.new_optimizer(flattened(parameters), lr, eps)
         optimizer = self._optimizers[name]
         optimizer.param_groups[0]["lr"] = lr
         return optimizer
 
+    def new_optimizer(self, parameter: nn.Parameter, lr: float, eps: float) -> Optimizer:
+        """The optimiser of a flat parameter: Adam, unless an algorithm wants another."""
+        return torch.optim.Adam([parameter], lr=lr, eps=eps, fused=True)
+
     def descend(
         self,
-        optimizer: torch.optim.Adam,
+        optimizer: Optimizer,
         loss: Tensor,
         max_grad_norm: float,
         batch: Any,
+        inputs: list[nn.Parameter] | None = None,
     ) -> float:
         """One step down the loss's gradient, its norm clipped.
+
+        Args:
+            optimizer: Of the parameters.
+            loss: A scalar.
+            max_grad_norm: math.inf does not clip.
+            batch: What the loss was computed from, a dataclass, for the error.
+            inputs: The optimiser's parameters where the loss depends on others too, whose gradients are not needed.
 
         Returns:
             The gradient's norm before clipping.
@@ -70,12 +83,12 @@ class Algorithm(ABC):
         """
         gradient = optimizer.param_groups[0]["params"][0].grad
         gradient.zero_()
-        loss.backward()
+        loss.backward(inputs=inputs)
         norm = float(gradient.norm())
         if not math.isfinite(norm):
             what = "gradient" if math.isfinite(float(loss.detach())) else "loss"
             message = f"the {what} of {type(self).__name__}'s update {self.num_updates} is not finite ({norm})"
-            raise NonFiniteError(message, asdict(batch))
+            raise NonFiniteError(message, batch if isinstance(batch, dict) else asdict(batch))
         if norm > max_grad_norm:
             gradient.mul_(max_grad_norm / (norm + 1e-6))
         optimizer.step()
@@ -93,11 +106,11 @@ class Algorithm(ABC):
             optimizer.load_state_dict({"state": saved, "param_groups": optimizer.state_dict()["param_groups"]})
 
     @abstractmethod
-    def make_optimizer(self, name: str) -> torch.optim.Adam:
+    def make_optimizer(self, name: str) -> Optimizer:
         """The optimiser of that name, made if it does not exist yet."""
 
 
-def _flattened(parameters: list[nn.Parameter]) -> nn.Parameter:
+def flattened(parameters: list[nn.Parameter]) -> nn.Parameter:
     """One parameter with the values of many, which become views of it, and their gradients of its gradient."""
     whole = torch.zeros(sum(parameter.numel() for parameter in parameters), device=parameters[0].device)
     flat = nn.Parameter(whole)

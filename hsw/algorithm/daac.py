@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import torch
+from torch.optim import Optimizer
 
 from hsw.algorithm.base import Algorithm, Schedule
 from hsw.algorithm.losses import approximate_kl, clipped_surrogate, value_loss
@@ -60,7 +61,7 @@ class DAAC(Algorithm):
         self.max_grad_norm, self.eps = max_grad_norm, eps
         self.parameters = {"policy": policy.policy_parameters(), "value": policy.value_parameters()}
 
-    def make_optimizer(self, name: str) -> torch.optim.Adam:
+    def make_optimizer(self, name: str) -> Optimizer:
         return self.optimizer(name, self.parameters[name], self.scheduled(self.lr, self.lr_schedule), self.eps)
 
     def update(self, storage: Any) -> dict[str, float]:

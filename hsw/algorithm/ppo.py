@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import torch
+from torch.optim import Optimizer
 
 from hsw.algorithm.base import Algorithm, Schedule
 from hsw.algorithm.losses import approximate_kl, clipped_surrogate, normalize, value_loss
@@ -61,7 +62,7 @@ class PPO(Algorithm):
         self.target_kl, self.eps = target_kl, eps
         self.parameters = list(policy.parameters())
 
-    def make_optimizer(self, name: str = "all") -> torch.optim.Adam:
+    def make_optimizer(self, name: str = "all") -> Optimizer:
         return self.optimizer(name, self.parameters, self.scheduled(self.lr, self.lr_schedule), self.eps)
 
     def update(self, storage: Any) -> dict[str, float]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from hsw.env.goals import GoalFunctions, fetch_goals
 from hsw.errors import ConfigError
 from hsw.seeding import derive_seed
 from hsw.spaces import SpaceSpec, read_space
@@ -45,14 +46,17 @@ def make_envpool_backend(
         )
     except TypeError as error:
         raise ConfigError(f"EnvPool's {task} does not take {sorted(kwargs)}: {error}") from error
-    return _Pool(pool, num_envs), read_space(pool.observation_space), read_space(pool.action_space)
+    goals = None
+    if task.startswith("Fetch"):  # EnvPool tells no compute_reward
+        goals = fetch_goals(pool.spec.config.reward_type, pool.spec.config.distance_threshold)
+    return _Pool(pool, num_envs, goals), read_space(pool.observation_space), read_space(pool.action_space)
 
 
 class _Pool:
     """What the adapter needs of an EnvPool."""
 
-    def __init__(self, pool: Any, num_envs: int) -> None:
-        self._pool, self.num_envs = pool, num_envs
+    def __init__(self, pool: Any, num_envs: int, goals: GoalFunctions | None) -> None:
+        self._pool, self.num_envs, self.goals = pool, num_envs, goals
 
     def reset(self) -> tuple[np.ndarray, dict]:
         return self._pool.reset()

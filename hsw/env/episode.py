@@ -119,7 +119,7 @@ class EpisodeFactory:
 
     def __call__(self) -> EpisodeEnv:
         if multiprocessing.parent_process() is not None:
-            _become_worker()
+            become_worker()
         try:
             return EpisodeEnv(self.make(), self.index, self.seed)
         except (ValueError, TypeError, ImportError, EnvError, gym.error.Error):  # no such env, or not with these kwargs
@@ -129,7 +129,7 @@ class EpisodeFactory:
             raise EnvError(message) from error
 
 
-def _become_worker() -> None:
+def become_worker() -> None:
     """Signals are the trainer's to handle (a cluster sends them to the whole group), and no worker outlives it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -12,6 +13,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 
 from hsw.env.envpool import make_envpool_backend
 from hsw.env.episode import EpisodeFactory
+from hsw.env.goals import GoalFunctions, is_goal_space, read_goals
 from hsw.env.serial import SerialVectorEnv
 from hsw.env.vector import VectorEnv
 from hsw.errors import ConfigError, HswError
@@ -58,19 +60,22 @@ def make_env(
         ConfigError: If there is no such environment, or hsw does not support its spaces.
         EnvError: If the environment cannot be built.
     """
+    recipe = partial(make_env, **{name: value for name, value in locals().items() if name != "seed"})
     env_kwargs = {**(kwargs or {}), **({} if training else eval_kwargs or {})}
     action_start: Any = 0
+    goals: Any = None
     try:
         if backend == "envpool":
             vector, observation_space, action_space = make_envpool_backend(id, num_envs, seed, env_kwargs)
+            goals = vector.goals
         else:
             if render_mode:
                 env_kwargs["render_mode"] = render_mode
-            vector = _make_gym_backend(id, backend, num_envs, seed, env_kwargs)
+            vector, goals = _make_gym_backend(id, backend, num_envs, seed, env_kwargs)
             observation_space = read_space(vector.single_observation_space)
             action_space = read_space(vector.single_action_space)
             action_start = getattr(vector.single_action_space, "start", 0)
-        return VectorEnv(
+        env = VectorEnv(
             vector,
             observation_space,
             action_space,
@@ -83,18 +88,25 @@ def make_env(
             clip_reward=clip_reward,
             discount=discount,
             training=training,
+            goals=goals,
         )
+        env.remake = recipe
+        return env
     except HswError:
         raise
     except (gym.error.Error, ValueError, TypeError, ImportError) as error:
         raise ConfigError(f"env.id={id}: {error}") from error
 
 
-def _make_gym_backend(id: str, backend: str, num_envs: int, seed: int, kwargs: dict[str, Any]) -> Any:
+def _make_gym_backend(
+    id: str, backend: str, num_envs: int, seed: int, kwargs: dict[str, Any]
+) -> tuple[Any, Callable[[], GoalFunctions | None] | None]:
+    """The vector environment, and what finds the goal functions of a goal environment."""
+    vector: Any
     if backend == "native":
         vector = gym.make_vec(id, num_envs, vectorization_mode="vector_entry_point", **kwargs)
         vector.reset(seed=derive_seed(seed))  # later resets go on in its random stream
-        return vector
+        return vector, None
     module, _, name = id.rpartition(":")
     if module:
         importlib.import_module(module)
@@ -103,8 +115,50 @@ def _make_gym_backend(id: str, backend: str, num_envs: int, seed: int, kwargs: d
     make = partial(gym.make, spec, disable_env_checker=True, **kwargs)
     factories = [EpisodeFactory(make, index, seed) for index in range(num_envs)]
     if backend == "async":
-        return AsyncVectorEnv(factories, copy=False, autoreset_mode=AutoresetMode.NEXT_STEP)
-    return SerialVectorEnv(factories)
+        vector = AsyncVectorEnv(factories, copy=False, autoreset_mode=AutoresetMode.NEXT_STEP)
+    else:
+        vector = SerialVectorEnv(factories)
+    space = read_space(vector.single_observation_space)
+    if not is_goal_space(space):
+        return vector, None
+    # The environments of async live in its workers: one more is built here, and only if someone asks.
+    first = factories[0] if backend == "async" else lambda: vector.envs[0]
+    return vector, lambda: read_goals(first().unwrapped, space.spaces["desired_goal"].shape)
+
+
+def remaker(env: Any, num_envs: int) -> Callable[..., VectorEnv]:
+    """What builds an environment anew, in any process: remake(seed=..., training=True).
+
+    Args:
+        env: A VectorEnv of make_env, a gymnasium.Env that gymnasium.make has built, or a function that makes one.
+        num_envs: Copies of an environment that is not a vector of them already.
+
+    Raises:
+        ConfigError: If it cannot be built anew.
+    """
+    if isinstance(env, VectorEnv):
+        if env.remake is None:
+            raise ConfigError("actors cannot build this VectorEnv anew; make it with hsw.env.make_env")
+        return env.remake
+    make = env
+    if isinstance(env, gym.Env):
+        if env.spec is None:
+            raise ConfigError(
+                f"actors cannot build {type(env).__name__} anew, because it has no spec; make it with gymnasium.make, "
+                "or give a function that makes it"
+            )
+        make = partial(gym.make, env.spec, disable_env_checker=True)
+    elif not callable(env):
+        raise ConfigError(f"env must be an environment or a function that makes one, not {type(env).__name__}")
+    return partial(vector_of, make, num_envs)
+
+
+def vector_of(make: Callable[[], gym.Env], num_envs: int, *, seed: int = 1, training: bool = True) -> VectorEnv:
+    """A VectorEnv of N environments that a function makes, in this process."""
+    vector = SerialVectorEnv([EpisodeFactory(make, index, seed) for index in range(num_envs)])
+    spaces = read_space(vector.single_observation_space), read_space(vector.single_action_space)
+    start = getattr(vector.single_action_space, "start", 0)
+    return VectorEnv(vector, *spaces, exact=True, action_start=start, training=training)
 
 
 PROCGEN_GAMES = [

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from hsw.env.frames import FrameStack
+from hsw.env.goals import GoalFunction, GoalFunctions, read_success
 from hsw.env.guard import GuardedBackend
 from hsw.env.normalize import RewardNormalizer, make_obs_normalizers, normalized_space
 from hsw.errors import EnvError
@@ -27,11 +29,12 @@ class Step(NamedTuple):
 
 
 class Episode(NamedTuple):
-    """A finished episode, in the environment's own rewards."""
+    """A finished episode, in the environment's own rewards. success is of its last step, None where it is not told."""
 
     env_index: int
     episode_return: float
     length: int
+    success: bool | None = None
 
 
 class VectorEnv:
@@ -52,6 +55,7 @@ class VectorEnv:
         clip_reward: Clip rewards to ±this (after normalising).
         discount: Of the return by which rewards are normalised.
         training: False freezes the observation statistics and leaves rewards as they are.
+        goals: A goal environment's functions, or what finds them (or None) when they are first asked for.
     """
 
     def __init__(
@@ -69,15 +73,18 @@ class VectorEnv:
         clip_reward: float | None = None,
         discount: float = 0.99,
         training: bool = True,
+        goals: GoalFunctions | Callable[[], GoalFunctions | None] | None = None,
     ) -> None:
         self._backend = GuardedBackend(backend, timeout)
         self.num_envs = int(backend.num_envs)
         self.action_space = action_space
         self.exact = exact
         self.training = training
+        self.remake: Callable[..., VectorEnv] | None = None  # remake(seed=...) builds it anew, in any process
         self.episodes: list[Episode] = []
+        self._goals = goals
         self._action_start = action_start if np.any(action_start) else None
-        self._clip_reward = clip_reward
+        self.clip_reward = clip_reward
         self._frames = FrameStack(observation_space, self.num_envs, frame_stack) if frame_stack > 1 else None
         spec = self._frames.spec if self._frames else observation_space
         self._obs_normalizers = make_obs_normalizers(spec, training) if normalize_obs else {}
@@ -92,6 +99,21 @@ class VectorEnv:
         self._episode_numbers = np.zeros(self.num_envs, np.int64)
         self._actions: list[np.ndarray] = []
         self._starts = np.zeros(self.num_envs, np.int64)
+
+    @property
+    def compute_reward(self) -> GoalFunction | None:
+        """(achieved, desired, info) to rewards, see GoalFunctions; None unless this is a goal environment.
+
+        Goals and rewards are the environment's own: not normalised, not clipped.
+        """
+        goals = self._find_goals()
+        return goals.compute_reward if goals else None
+
+    @property
+    def compute_terminated(self) -> GoalFunction | None:
+        """(achieved, desired, info) to terminateds, see GoalFunctions; None where the goal ends no episode."""
+        goals = self._find_goals()
+        return goals.compute_terminated if goals else None
 
     def reset(self) -> Any:
         """Start every environment. Returns the first observations, [N, *shape] or a dict of them."""
@@ -134,8 +156,8 @@ class VectorEnv:
         obs = self._observe(obs, ~valid, dones)
         if self.training and self._reward_normalizer:
             rewards = self._reward_normalizer(rewards, dones, valid)
-        if self.training and self._clip_reward is not None:
-            rewards = np.clip(rewards, -self._clip_reward, self._clip_reward)
+        if self.training and self.clip_reward is not None:
+            rewards = np.clip(rewards, -self.clip_reward, self.clip_reward)
         return Step(obs, rewards.astype(np.float32), terminateds, truncateds, valid, info)
 
     def pop_episodes(self) -> list[Episode]:
@@ -216,6 +238,11 @@ class VectorEnv:
             return f"environment {different[0]} did not return to its observation; this resume is not exact"
         return None
 
+    def _find_goals(self) -> GoalFunctions | None:
+        if callable(self._goals):
+            self._goals = self._goals()
+        return self._goals
+
     # -- one row ----------------------------------------------------------------------------------------------------
 
     def _observe(self, obs: Any, fresh: np.ndarray, dones: np.ndarray) -> Any:
@@ -255,7 +282,8 @@ class VectorEnv:
         self._lengths += valid
         if np.count_nonzero(ends):  # a sixth of any()'s time on a few environments
             for index in np.flatnonzero(ends):
-                self.episodes.append(Episode(int(index), float(self._returns[index]), int(self._lengths[index])))
+                figures = float(self._returns[index]), int(self._lengths[index]), read_success(info, int(index))
+                self.episodes.append(Episode(int(index), *figures))
             self._returns[ends] = 0.0
             self._lengths[ends] = 0
 

@@ -18,6 +18,14 @@ from hsw.spaces import SpaceLike, read_space
 EncoderName = Literal["auto", "mlp", "dict", "minatar", "nature_cnn", "impala_resnet"]
 
 
+class Memory(ABC):
+    """What a policy carries from one row of its environments to the next."""
+
+    @abstractmethod
+    def remember(self, actions: Tensor, rewards: Tensor, valid: Tensor) -> None:
+        """Take note of the step that followed: its actions, rewards, and where it was none but a reset, [N, ...]."""
+
+
 class Policy(nn.Module, ABC):
     """Networks that act. The keys of act's extras are the fields that storage.add takes, named in `extras`."""
 
@@ -34,6 +42,14 @@ class Policy(nn.Module, ABC):
         Returns:
             Actions, [B, *action_shape], and the extras, [B] each.
         """
+
+    def observe(self, obs: Any) -> None:
+        """Take note of new observations, [K, *shape] or a dict of them, that training has collected."""
+        return
+
+    def initial_memory(self, num_envs: int) -> Memory | None:
+        """What act takes as its third argument, at the start of N episodes; None where it takes none."""
+        return None
 
     def acting(self) -> AbstractContextManager[None]:
         """Within this context the weights stay as they are, which a policy may use to act faster."""

@@ -61,6 +61,7 @@ class Run:
         self.signals = StopSignals()
         self.progress = Progress(1, quiet=True)
         self.saved_step: int | None = None
+        self._checkpoint: Path | None = None  # the last one saved or loaded
         self._restored: dict[str, Any] | None = None
 
     def start(self, num_train_steps: int, step: int) -> None:
@@ -89,7 +90,8 @@ class Run:
         self.every_checkpoint.done(step)
         try:
             state = {**state, "logger": self.logger.state_dict()}
-            checkpoint.save_checkpoint(self.folder.checkpoints, state, {"step": step})
+            folder, meta = self.folder.checkpoints, {"step": step}
+            self._checkpoint = checkpoint.save_checkpoint(folder, state, meta, previous=self._checkpoint)
             self.saved_step = step
         except ResourceError as error:
             if final:
@@ -112,7 +114,7 @@ class Run:
             CorruptError: If none is good.
         """
         assert self.folder is not None
-        state, meta, complaints = checkpoint.load_newest(self.folder.checkpoints)
+        state, meta, complaints, self._checkpoint = checkpoint.load_newest(self.folder.checkpoints)
         for complaint in complaints:
             log.warning("%s; the checkpoint before it is used", complaint)
         self.saved_step = meta["step"]

@@ -2,6 +2,16 @@
 
 from hsw.storage.base import Storage
 from hsw.storage.decoupled import DecoupledRolloutStorage
+from hsw.storage.distributed import DistributedStorage
+from hsw.storage.her import HerReplayStorage
+from hsw.storage.replay import ReplayStorage
 from hsw.storage.rollout import RolloutStorage
 
-__all__ = ["DecoupledRolloutStorage", "RolloutStorage", "Storage"]
+__all__ = [
+    "DecoupledRolloutStorage",
+    "DistributedStorage",
+    "HerReplayStorage",
+    "ReplayStorage",
+    "RolloutStorage",
+    "Storage",
+]

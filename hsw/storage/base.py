@@ -61,6 +61,14 @@ class Storage(ABC):
         self.actor, self.algorithm = actor, algorithm
         return self
 
+    def attach(self, env: Any) -> None:
+        """Take from the environment the functions that the storage needs; most need none."""
+        return
+
+    def truncate(self) -> None:
+        """Cut the episodes that are running, because their environments could not be restored."""
+        return
+
     def seed(self, seed: int) -> None:
         """Seed the storage's own generator."""
         self.generator.manual_seed(seed)

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+import hsw.env.bit_flipping  # noqa: F401  (registers BitFlipping)
 from hsw.agent.evaluation import evaluate
+from hsw.env import Episode, make_env
 from hsw.network import ActorCritic
 from tests.agent.helpers import agent
 from tests.env.helpers import make
@@ -41,6 +43,19 @@ def test_the_figures_are_those_of_the_returns():
     assert scores["std"] == pytest.approx((sum((x - mean) ** 2 for x in scores["returns"]) / 7) ** 0.5)
     assert (scores["min"], scores["max"]) == (min(scores["returns"]), max(scores["returns"]))
     assert play(make("Counter", 1), 1)["std"] == 0.0
+
+
+def test_success_is_the_share_of_episodes_that_reached_their_goal():
+    def bits():
+        return make_env("hsw.env.bit_flipping:BitFlipping-v0", num_envs=2, kwargs={"num_bits": 3})
+
+    scores = play(bits(), 20)
+    reached = [total > -length for total, length in zip(scores["returns"], scores["lengths"], strict=True)]
+    assert 0 < scores["success"] == sum(reached) / 20 < 1
+    assert "success" not in play(make("Counter", 2), 4)
+    env = bits()
+    env.pop_episodes = lambda: [Episode(0, 0.0, 1, True), Episode(1, 0.0, 1)]  # not every one tells
+    assert "success" not in play(env, 2)
 
 
 def test_random_numbers_are_left_as_they_were():
@@ -107,3 +122,35 @@ def test_a_recording_sees_the_first_observation_and_every_row_that_led_to_anothe
     seen = []
     play(make("Counter", 1, kwargs={"length": 3}), 1, on_step=lambda env: seen.append(float(env._obs[0, 0])))
     assert seen == [0.0, 1.0, 2.0]
+
+
+def test_an_agent_logs_and_keeps_the_successes_of_its_episodes():
+    def bits():
+        options = {
+            "env": {"kwargs": {"num_bits": 3}},
+            "eval_env": lambda: make("BitFlipping", 2, kwargs={"num_bits": 3}),
+        }
+        return agent("BitFlipping", **options)
+
+    logged = {}
+    trained = bits()
+    trained.services.log = lambda step, metrics: logged.update(metrics)
+    scores = trained.train(200)
+    successes = list(trained.episode_successes)
+    assert logged["train/success"] == sum(successes) / len(successes)
+    assert logged["eval/success"] == scores["success"]
+    state = trained.state_dict()
+    resumed, older = bits(), bits()
+    resumed.load_state_dict(state)
+    assert list(resumed.episode_successes) == successes
+    older.load_state_dict({key: value for key, value in state.items() if key != "episode_successes"})
+    assert not older.episode_successes
+
+
+def test_an_environment_without_goals_logs_no_success():
+    logged = {}
+    trained = agent("Counter", eval_env=lambda: make("Counter", 2))
+    trained.services.log = lambda step, metrics: logged.update(metrics)
+    trained.train(100)
+    assert {"train/episode_return", "eval/return_mean"} <= set(logged)
+    assert not [name for name in logged if "success" in name]

@@ -143,7 +143,7 @@ def test_a_signal_in_an_update_undoes_it_and_the_resumed_run_is_the_straight_one
         nonlocal count
         count += 1
         if count == 10 + minibatch:
-            stopped.run.signals.requested = signal.SIGTERM
+            stopped.services.signals.requested = signal.SIGTERM
         return descend(*args)
 
     stopped.algorithm.descend = signalled

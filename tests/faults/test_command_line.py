@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.runs import TINY, call, run_dir
+from tests.runs import COMMON, TINY, call, run_dir
 
 BAD = [
     ("sed=3", "no sed; did you mean seed?"),
@@ -61,6 +61,33 @@ def test_a_bad_argument_is_refused_in_one_sentence(arguments: str, message: str,
     assert "hunter2hunter2" not in refusal.err
     assert not (tmp_path / "x").exists()
     assert set(os.listdir(tmp_path)) <= {"root"}
+
+
+BAD_REPLAYS = [
+    ("sac", "env=cartpole", "SAC needs continuous actions between finite bounds"),
+    ("sac", "env.id=tests.envs:Unbounded-v0", "SAC needs continuous actions between finite bounds"),
+    ("her_sac", "env=pendulum", "hindsight needs Dict observations"),
+    ("her_sac", "env.id=tests.envs:Goal-v0 +env.kwargs.continuous=true", "missing: achieved_goal"),
+    ("her_sac", "env.id=tests.envs:Goals-v0", "give reward_fn, or an environment that has compute_reward"),
+    ("sac", "env=pendulum env.normalize_obs=true", "set network.normalize_obs=true instead"),
+    ("sac", "env=pendulum env.normalize_reward=true", "env.normalize_reward=true"),
+    ("her_sac", "env=bit_flipping env.frame_stack=2", "frame_stack needs a Box observation"),
+    ("sac", "env=pendulum storage=decoupled", "take storage=her or storage=replay"),
+    ("sac", "env=pendulum storage.storage_size=1", "storage_size=1 must be at least num_envs=2"),
+    ("sac", "env=pendulum storage.batch_size=0", "storage.batch_size=0 must be at least 1"),
+    ("sac", "env=pendulum storage.storage_siz=10", "did you mean storage.storage_size?"),
+    ("sac", "env=pendulum agent.updates_per_step=0", "agent.updates_per_step=0 must be greater than 0"),
+    ("sac", "env=pendulum agent.num_warmup_steps=-1", "agent.num_warmup_steps=-1 must be at least 0"),
+    ("sac", "env=pendulum algorithm.tau=2", "algorithm.tau=2 must be"),
+    ("her_sac", "env=bit_flipping storage.goal_selection_strategy=last", "must be one of future, final, episode"),
+    ("her_sac", "env=bit_flipping storage.num_goals=-1", "storage.num_goals=-1 must be at least 0"),
+]
+
+
+@pytest.mark.parametrize(("recipe", "arguments", "message"), BAD_REPLAYS)
+def test_what_a_replay_or_sac_cannot_use_is_refused(recipe: str, arguments: str, message: str, tmp_path: Path) -> None:
+    result = call(*COMMON, f"agent={recipe}", run_dir(tmp_path), *arguments.split())
+    assert result.refused(2, message)
 
 
 TARGETS = [

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from hsw.run import checkpoint
-from tests.runs import TINY, call, newest, rows, run_dir
+from tests.runs import TINY, call, newest, rows, run_dir, tiny_run
 
 
 @contextlib.contextmanager
@@ -26,12 +26,21 @@ def largest_file(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def fail_writes(monkeypatch: Any, fails: Any) -> None:
-    """Let the nth checkpoint's writing fail where fails(n)."""
+FILES = pytest.mark.parametrize(
+    ("recipe", "is_it"),
+    [
+        ("ppo", lambda path: path.name == "tensors.safetensors"),
+        ("sac", lambda path: path.parent.name == "rows"),
+    ],
+)
+
+
+def fail_writes(monkeypatch: Any, is_it: Any, fails: Any) -> None:
+    """Let the nth checkpoint's writing of some files fail where fails(n)."""
     original, count = checkpoint._write_synced, [0]
 
     def write(path: Path, content: bytes) -> None:
-        if path.name == "tensors.safetensors" and "checkpoints" in path.parts:
+        if is_it(path) and "checkpoints" in path.parts:
             count[0] += 1
             if fails(count[0]):
                 path.write_bytes(content[:10])
@@ -41,18 +50,26 @@ def fail_writes(monkeypatch: Any, fails: Any) -> None:
     monkeypatch.setattr(checkpoint, "_write_synced", write)
 
 
-def test_a_failed_save_warns_and_a_later_one_succeeds(tmp_path: Path, monkeypatch: Any) -> None:
-    fail_writes(monkeypatch, lambda n: n <= 2)
-    result = call(*TINY, "checkpoint_interval=20", run_dir(tmp_path))
+@FILES
+def test_a_failed_save_warns_and_a_later_one_succeeds(
+    recipe: str, is_it: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
+    fail_writes(monkeypatch, is_it, lambda n: n <= 2)
+    result = call(*tiny_run(recipe), "checkpoint_interval=20", run_dir(tmp_path))
     assert result.code == 0, result.err
     assert "No space left on device; training goes on" in (tmp_path / "train.log").read_text()
     assert newest(tmp_path)["step"] >= 128
-    assert [path.name for path in (tmp_path / "checkpoints").iterdir() if path.name.startswith(".")] == []
+    assert list((tmp_path / "checkpoints").rglob(".*")) == []
+    again = call(f"resume={tmp_path}", "num_train_steps=160", "allow=[tests]")
+    assert again.code == 0, again.err
 
 
-def test_a_failed_final_save_is_an_error_and_leaves_the_checkpoint_before(tmp_path: Path, monkeypatch: Any) -> None:
-    fail_writes(monkeypatch, lambda n: n > 2)
-    result = call(*TINY, "checkpoint_interval=20", run_dir(tmp_path))
+@FILES
+def test_a_failed_final_save_is_an_error_and_leaves_the_checkpoint_before(
+    recipe: str, is_it: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
+    fail_writes(monkeypatch, is_it, lambda n: n > 2)
+    result = call(*tiny_run(recipe), "checkpoint_interval=20", run_dir(tmp_path))
     assert result.refused(6, "cannot write the checkpoint", "No space left on device")
     assert 0 < newest(tmp_path)["step"] < 128
     assert rows(tmp_path)[-1]["step"] >= 128

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from hsw.errors import EnvError
-from tests.runs import TINY, agent_of, call, newest, rows, run_dir
+from tests.runs import TINY, agent_of, call, newest, rows, run_dir, tiny
 
 FAULTS = {
     "NaNObs": "observation has a NaN",
@@ -25,15 +25,17 @@ FAULTS = {
 }
 
 
-def broken(name: str, folder: Path, *overrides: str) -> Any:
+def broken(name: str, folder: Path, *overrides: str, recipe: str = "ppo") -> Any:
     arguments = (f"env.id=tests.envs:{name}-v0", "+env.kwargs.after=40", "checkpoint_interval=20", run_dir(folder))
-    return call(*TINY, *arguments, *overrides)
+    continuous = ["+env.kwargs.continuous=true"] * (recipe == "sac")
+    return call(*tiny(recipe), *arguments, *continuous, *overrides)
 
 
-@pytest.mark.parametrize("backend", ["sync", "async"])
-def test_a_broken_environment_is_named_with_what_it_did(backend: str, tmp_path: Path) -> None:
-    for name, message in FAULTS.items():
-        result = broken(name, tmp_path / name, f"env.backend={backend}")
+@pytest.mark.parametrize(("recipe", "backend"), [("ppo", "sync"), ("ppo", "async"), ("sac", "sync")])
+def test_a_broken_environment_is_named_with_what_it_did(recipe: str, backend: str, tmp_path: Path) -> None:
+    for name in FAULTS if recipe == "ppo" else ("NaNObs", "NaNReward"):
+        message = FAULTS[name]
+        result = broken(name, tmp_path / name, f"env.backend={backend}", recipe=recipe)
         assert result.refused(3, "environment ", message)
         assert newest(tmp_path / name)["step"] >= 20
         assert rows(tmp_path / name)

@@ -13,7 +13,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from hsw.run.checkpoint import FORMAT, list_checkpoints
-from tests.runs import TINY, call, newest, rows, run_dir
+from tests.runs import TINY, call, newest, rows, run_dir, tiny
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +56,56 @@ def test_the_newest_checkpoint_damaged_is_named_and_the_one_before_continues(run
     steps = [row["step"] for row in rows(run) if "learn/policy_loss" in row]
     assert steps == sorted(set(steps))
     assert newest(run)["step"] >= 200
+
+
+@pytest.fixture(scope="module")
+def finished_replay(tmp_path_factory: Any) -> Path:
+    folder = tmp_path_factory.mktemp("replay") / "run"
+    done = call(*tiny("sac"), "env=pendulum", "env.num_envs=2", "checkpoint_interval=40", run_dir(folder))
+    assert done.code == 0, done.err
+    return folder
+
+
+@pytest.fixture
+def replay_run(finished_replay: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished_replay, tmp_path / "run"))
+
+
+def rows_of_checkpoints(run: Path) -> list[set[Path]]:
+    """The files of rows of each checkpoint, oldest first."""
+    manifests = [json.loads(path.read_text()) for path in sorted(run.glob("checkpoints/*/manifest.json"))]
+    files = [[entry for entries in manifest["rows"].values() for entry in entries] for manifest in manifests]
+    return [{run / "checkpoints" / "rows" / entry["sha256"] for entry in entries} for entries in files]
+
+
+@pytest.mark.parametrize("damage", [flip, Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:-9])])
+def test_new_rows_damaged_are_named_and_the_checkpoint_before_continues(damage: Any, replay_run: Path) -> None:
+    older, newer = rows_of_checkpoints(replay_run)
+    (path,) = newer - older
+    damage(path)
+    result = call(f"resume={replay_run}", "num_train_steps=160")
+    assert result.code == 0, result.err
+    log = (replay_run / "train.log").read_text()
+    assert path.name in log
+    assert "the checkpoint before it is used" in log
+    steps = [row["step"] for row in rows(replay_run) if "learn/critic_loss" in row]
+    assert steps == sorted(set(steps))
+    assert newest(replay_run)["step"] >= 160
+
+
+def test_rows_damaged_to_which_all_checkpoints_refer_are_an_error(replay_run: Path) -> None:
+    older, newer = rows_of_checkpoints(replay_run)
+    assert older & newer
+    for path in older & newer:
+        flip(path)
+    assert call(f"resume={replay_run}").refused(7, "no checkpoint in", "checksum")
+
+
+def test_a_replay_of_another_network_or_size_is_refused_with_what_differs(replay_run: Path) -> None:
+    change_config(replay_run, network__hidden_sizes=[16, 16])
+    assert call(f"resume={replay_run}").refused(2, "another network", "critics", "(16, 4)", "(8, 4)")
+    change_config(replay_run, network__hidden_sizes=[8, 8], storage__storage_size=100)
+    assert call(f"resume={replay_run}").refused(2, "the saved replay has the layout [", " 41,", " 51,")
 
 
 def test_all_checkpoints_damaged_is_an_error_and_no_fresh_start(run: Path) -> None:

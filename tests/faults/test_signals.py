@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -11,11 +12,28 @@ from typing import Any
 import pytest
 
 from hsw.run import checkpoint
-from tests.runs import TINY, call, finish, newest, rows, run_dir, session_members, start, wait_for
+from tests.runs import (
+    TINY,
+    call,
+    differences,
+    finish,
+    newest,
+    run_dir,
+    session_members,
+    start,
+    tiny_run,
+    wait_for,
+    without_times,
+)
 
 
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_during_a_save_is_obeyed_after_it(signum: int, code: int, tmp_path: Path, monkeypatch: Any) -> None:
+@pytest.mark.parametrize(
+    ("recipe", "signum", "code"),
+    [("ppo", signal.SIGTERM, 143), ("ppo", signal.SIGINT, 130), ("sac", signal.SIGTERM, 143)],
+)
+def test_a_signal_during_a_save_is_obeyed_after_it(
+    recipe: str, signum: int, code: int, tmp_path: Path, monkeypatch: Any
+) -> None:
     original, count = checkpoint.write_state, [0]
 
     def write(*args: Any) -> None:
@@ -25,34 +43,57 @@ def test_a_signal_during_a_save_is_obeyed_after_it(signum: int, code: int, tmp_p
         original(*args)
 
     monkeypatch.setattr(checkpoint, "write_state", write)
-    stopped = call(*TINY, "num_train_steps=2000", "checkpoint_interval=40", run_dir(tmp_path))
+    stopped = call(*tiny_run(recipe), "num_train_steps=2000", "checkpoint_interval=40", run_dir(tmp_path))
     assert stopped.refused(code, f"stopped by signal {signum} at step", "continue with")
     assert newest(tmp_path)["step"] < 2000
-    resumed = call(f"resume={tmp_path}", "num_train_steps=200")
+    resumed = call(f"resume={tmp_path}", "num_train_steps=200", "allow=[tests]")
     assert resumed.code == 0, resumed.err
 
 
-def test_a_kill_during_a_save_costs_one_checkpoint_and_leaves_no_rubbish(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("recipe", "renames"),
+    [
+        ("ppo", 3),
+        pytest.param("her_sac", 3, marks=pytest.mark.slow),  # of a file of rows
+        ("her_sac", 4),  # of a checkpoint whose rows are written
+    ],
+)
+def test_a_kill_during_a_save_costs_one_checkpoint_and_leaves_no_rubbish(
+    recipe: str, renames: int, tmp_path: Path
+) -> None:
     program = (
         "import os, hsw.train\n"
         "from hsw.run import checkpoint\n"
         "rename, count = os.rename, []\n"
         "def killed(source, target):\n"
         "    count.append(target)\n"
-        "    os.kill(os.getpid(), 9) if len(count) == 3 else rename(source, target)\n"
+        f"    os.kill(os.getpid(), 9) if len(count) == {renames} else rename(source, target)\n"
         "checkpoint.os.rename = killed\n"
         "hsw.train.cli()\n"
     )
-    process = start(*TINY, "num_train_steps=2000", "checkpoint_interval=40", run_dir(tmp_path), program=("-c", program))
-    assert finish(process).code == -signal.SIGKILL
-    assert list((tmp_path / "checkpoints").glob(".writing-*"))
-    step = newest(tmp_path)["step"]
-    assert 40 <= step < 2000
-    resumed = call(f"resume={tmp_path}", "num_train_steps=200")
+    arguments = (*tiny_run(recipe), "checkpoint_interval=40", "num_train_steps=200")
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    assert finish(start(*arguments, run_dir(run), program=("-c", program))).code == -signal.SIGKILL
+    assert list((run / "checkpoints").glob(".writing-*"))
+    assert 40 <= newest(run)["step"] < 200
+    resumed = call(f"resume={run}", "allow=[tests]")
     assert resumed.code == 0, resumed.err
-    assert not list((tmp_path / "checkpoints").glob(".writing-*"))
-    steps = [row["step"] for row in rows(tmp_path) if "learn/policy_loss" in row]
-    assert steps == sorted(set(steps))
+    assert not list((run / "checkpoints").glob(".writing-*"))
+    kept, used = files_of_rows(run)
+    assert kept == used
+    assert call(*arguments, run_dir(whole)).code == 0
+    ends = [newest(folder) for folder in (run, whole)]
+    for end in ends:
+        end.pop("logger")
+    assert differences(*ends) == []
+    assert without_times(run) == without_times(whole)
+
+
+def files_of_rows(run: Path) -> tuple[set[str], set[str]]:
+    """The files of rows that there are, and those to which checkpoints refer."""
+    manifests = [json.loads(path.read_text()) for path in run.glob("checkpoints/*/manifest.json")]
+    used = {entry["sha256"] for manifest in manifests for rows in manifest["rows"].values() for entry in rows}
+    return {path.name for path in run.glob("checkpoints/rows/*")}, used
 
 
 def hanging(folder: Path) -> tuple[Any, Path]:

@@ -1,0 +1,170 @@
+"""The networks of soft actor-critic: a squashed Gaussian, two critics and their targets."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from hsw.errors import ConfigError
+from hsw.network.actor_critic import EncoderName, Policy
+from hsw.network.encoder import ACTIVATIONS, make_encoder
+from hsw.network.vector_input import VectorInput
+from hsw.spaces import SpaceLike, SpaceSpec, read_space
+
+LOG_STD_RANGE = (-20.0, 2.0)
+
+
+class SoftActorCritic(Policy):
+    """SAC's networks (Haarnoja et al. 2018, arXiv:1812.05905).
+
+    Networks reckon with actions in [-1, 1]; act and the environment with those of the space, dimension by dimension.
+    Vectors, and dicts of them, go straight into the networks; images through an encoder that each network has for
+    itself.
+
+    Args:
+        observation_space, action_space: In any form that read_space takes; actions are a Box with finite bounds.
+        encoder: Of images: a name in EncoderName, or a callable that takes the SpaceSpec.
+        hidden_sizes, activation: Of each network.
+        normalize_obs: Normalise vectors by the running mean and standard deviation of what was collected.
+
+    Raises:
+        ConfigError: If actions are not continuous and bounded.
+    """
+
+    extras = ()
+    center: Tensor
+    radius: Tensor
+
+    def __init__(
+        self,
+        observation_space: SpaceLike,
+        action_space: SpaceLike,
+        encoder: EncoderName | Callable[..., Any] = "auto",
+        hidden_sizes: Sequence[int] = (256, 256),
+        activation: Literal["tanh", "relu", "elu"] = "relu",
+        normalize_obs: bool = False,
+    ) -> None:
+        super().__init__()
+        space, actions = read_space(observation_space), read_space(action_space)
+        if not actions.is_bounded:
+            raise ConfigError(
+                f"SAC needs continuous actions between finite bounds, and these are {actions.type} in "
+                f"[{actions.low}, {actions.high}]; wrap the environment to bound them"
+            )
+        low, high = (torch.tensor(bound).expand(actions.shape) for bound in (actions.low, actions.high))
+        self.action_shape, self.action_dim = actions.shape, math.prod(actions.shape)
+        self.register_buffer("center", ((high + low) / 2).flatten().float(), persistent=False)
+        self.register_buffer("radius", ((high - low) / 2).flatten().float(), persistent=False)
+        self.inputs = VectorInput(space, normalize_obs) if VectorInput.fits(space) else None
+        if self.inputs is None and normalize_obs:
+            raise ConfigError("normalize_obs needs observations that are vectors of numbers, or dicts of them")
+
+        def network(extra: int, out_dim: int) -> _Network:
+            return _Network(space, self.inputs, encoder, hidden_sizes, activation, extra, out_dim)
+
+        self.actor = network(0, 2 * self.action_dim)
+        self.critics = nn.ModuleList(network(self.action_dim, 1) for _ in range(2))
+        self.target_critics = copy.deepcopy(self.critics).requires_grad_(False)
+
+    def observe(self, obs: Any) -> None:
+        if self.inputs is not None:
+            self.inputs.observe(obs)
+
+    def act(self, obs: Any, deterministic: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
+        mean, log_std = self._params(self.encode(obs))
+        if not deterministic:
+            mean = mean + torch.randn_like(mean) * log_std.exp()
+        return self._to_env(mean.tanh()), {}
+
+    def random_actions(self, num: int) -> Tensor:
+        """Actions drawn uniformly between the bounds, [num, *action_shape], from torch's global generator."""
+        return self._to_env(torch.rand(num, self.action_dim, device=self.center.device) * 2 - 1)
+
+    def encode(self, obs: Any) -> Any:
+        """What the networks take for obs: one vector each, [B, D], or images as they are."""
+        return obs if self.inputs is None else self.inputs(obs)
+
+    def sample(self, x: Any) -> tuple[Tensor, Tensor]:
+        """Actions in [-1, 1], [B, action_dim], by which gradients flow, and their log-probabilities, [B]."""
+        mean, log_std = self._params(x)
+        noise = torch.randn_like(mean)
+        u = mean + noise * log_std.exp()
+        return u.tanh(), squashed_log_prob(u, noise, log_std)
+
+    def values(self, x: Any, actions: Tensor) -> Tensor:
+        """Q of both critics, [2, B], for actions in [-1, 1]."""
+        return self._values(self.critics, x, actions)
+
+    def target_values(self, x: Any, actions: Tensor) -> Tensor:
+        """Q of both target critics, [2, B]."""
+        return self._values(self.target_critics, x, actions)
+
+    def _values(self, critics: nn.ModuleList, x: Any, actions: Tensor) -> Tensor:
+        if self.inputs is None:
+            return torch.stack([critic(x, actions) for critic in critics]).squeeze(-1)
+        joined = torch.cat([x, actions], -1)
+        return torch.stack([critic(joined) for critic in critics]).squeeze(-1)
+
+    def to_unit(self, actions: Tensor) -> Tensor:
+        """Actions of the space, [B, *action_shape], in [-1, 1], [B, action_dim]."""
+        return (actions.flatten(1) - self.center) / self.radius
+
+    def _to_env(self, actions: Tensor) -> Tensor:
+        return (actions * self.radius + self.center).unflatten(-1, self.action_shape)
+
+    def _params(self, x: Any) -> tuple[Tensor, Tensor]:
+        mean, log_std = self.actor(x).chunk(2, -1)
+        return mean, log_std.clamp(*LOG_STD_RANGE)
+
+
+def squashed_log_prob(u: Tensor, noise: Tensor, log_std: Tensor) -> Tensor:
+    """log pi(tanh u) for u = mean + noise * std, exact for any u (arXiv:1812.05905, appendix C).
+
+    log(1 - tanh(u)^2) is 2 (log 2 - u - softplus(-2 u)), which does not round to log 0 where tanh u rounds to 1.
+
+    Args:
+        u: Before squashing, [B, A].
+        noise: Standard normal, [B, A].
+        log_std: [B, A].
+
+    Returns:
+        Log-densities of actions in (-1, 1), [B].
+    """
+    gaussian = -0.5 * noise.square() - log_std - 0.5 * math.log(2 * math.pi)
+    return (gaussian - 2 * (math.log(2) - u - nn.functional.softplus(-2 * u))).sum(-1)
+
+
+class _Network(nn.Module):
+    """Linear layers with torch's own initialisation, after an encoder where observations are images."""
+
+    def __init__(
+        self,
+        space: SpaceSpec,
+        inputs: VectorInput | None,
+        encoder: Any,
+        hidden_sizes: Sequence[int],
+        activation: str,
+        extra: int,
+        out_dim: int,
+    ) -> None:
+        super().__init__()
+        self.encoder: Any = None if inputs else make_encoder(encoder, space, hidden_sizes, activation)
+        source: Any = self.encoder if inputs is None else inputs
+        width = source.out_dim + extra
+        layers: list[nn.Module] = []
+        for size in hidden_sizes:
+            layers += [nn.Linear(width, size), ACTIVATIONS[activation]()]
+            width = size
+            if isinstance(layers[-1], nn.ReLU):
+                layers[-1].inplace = True
+        self.layers = nn.Sequential(*layers, nn.Linear(width, out_dim))
+
+    def forward(self, x: Any, actions: Tensor | None = None) -> Tensor:
+        if self.encoder is not None:
+            x = self.encoder(x)
+        return self.layers(x if actions is None else torch.cat([x, actions], -1))

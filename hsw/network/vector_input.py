@@ -1,0 +1,73 @@
+"""Observations as one vector for a network, normalised if asked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hsw.network.encoder import Flatten
+from hsw.spaces import SpaceSpec, leaves
+
+
+class VectorInput(nn.Module):
+    """A vector, or a dict of vectors, as one float vector in the order of the keys.
+
+    Its statistics belong to the policy and not to the environment, because a replay keeps observations for longer than
+    their statistics hold, and goals in hindsight are compared as they are.
+
+    Args:
+        space: A Box, Discrete, MultiDiscrete or MultiBinary, or a Dict of them.
+        normalize: (x - mean) / std of what observe has seen, clipped to ±10.
+    """
+
+    clip = 10.0
+    mean: Tensor
+    var: Tensor
+    count: Tensor
+
+    def __init__(self, space: SpaceSpec, normalize: bool = False) -> None:
+        super().__init__()
+        parts = [Flatten(part) for part in _vectors(space)]
+        self.parts = nn.ModuleList(parts)
+        self.out_dim = sum(part.out_dim for part in parts)
+        self.normalize = normalize
+        if normalize:
+            self.register_buffer("mean", torch.zeros(self.out_dim, dtype=torch.float64))
+            self.register_buffer("var", torch.ones(self.out_dim, dtype=torch.float64))
+            self.register_buffer("count", torch.zeros((), dtype=torch.float64))
+
+    @classmethod
+    def fits(cls, space: SpaceSpec) -> bool:
+        """Whether the space has no images in it."""
+        return not any(part.is_image for part in _vectors(space))
+
+    def observe(self, obs: Any) -> None:
+        """Merge observations, [K, *shape] or a dict of them, into the statistics (Chan et al. 1979)."""
+        if not self.normalize or len(rows := self._flat(obs).double()) == 0:
+            return
+        new, mean = len(rows), rows.mean(0)
+        total = self.count + new
+        delta = mean - self.mean
+        spread = self.var * self.count + (rows - mean).square().sum(0) + delta.square() * (self.count * new / total)
+        self.mean += delta * (new / total)
+        self.var.copy_(spread / total)
+        self.count.copy_(total)
+
+    def forward(self, obs: Any) -> Tensor:
+        x = self._flat(obs)
+        if not self.normalize:
+            return x
+        scale = (self.var + 1e-8).rsqrt()
+        return ((x - self.mean.float()) * scale.float()).clamp_(-self.clip, self.clip)
+
+    def _flat(self, obs: Any) -> Tensor:
+        vectors = [part(leaf) for part, leaf in zip(self.parts, leaves(obs), strict=True)]
+        return vectors[0] if len(vectors) == 1 else torch.cat(vectors, -1)
+
+
+def _vectors(space: SpaceSpec) -> list[SpaceSpec]:
+    if space.type != "Dict":
+        return [space]
+    return [vector for key in sorted(space.spaces) for vector in _vectors(space.spaces[key])]

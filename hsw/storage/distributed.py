@@ -1,0 +1,300 @@
+"""Rollouts in shared memory: actors write them, learners take them."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hsw.errors import ConfigError
+from hsw.ranges import Range
+from hsw.spaces import SpaceLike, leaves, read_space, tree_map
+from hsw.storage.base import Storage
+
+SHARED_MEMORY = "/dev/shm"
+_LOCK = threading.Lock()
+
+
+class DistributedBatch(dict):
+    """Fields by name, batch.obs or batch["obs"], [T + 1, B, ...]; init_actor_states is a tuple of [1, B, H]."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(f"the batch has no field {name}; it has {', '.join(self)}") from None
+
+
+class DistributedStorage(Storage):
+    """Slots of T + 1 rows in shared memory, one block for each field, [num_storages, T + 1, ...] (IMPALA).
+
+    Row t holds the observation in which step t was taken, what had led to it (last_actions, last_rewards, starts) and
+    the step itself; the last row's step belongs to the next rollout. The memory has no name in the file system: it is
+    gone with the last process that uses it, however that ends.
+
+    Args:
+        observation_space, action_space: In any form that read_space takes.
+        device: Where batches go.
+        num_steps: T.
+        num_storages: Slots.
+        batch_size: B, rollouts in a batch.
+        discount: Per environment step.
+    """
+
+    size_name = "num_steps"
+
+    def __init__(
+        self,
+        observation_space: SpaceLike,
+        action_space: SpaceLike,
+        device: str = "cpu",
+        num_steps: Annotated[int, Range(1)] = 100,
+        num_storages: Annotated[int, Range(1)] = 80,
+        batch_size: Annotated[int, Range(1)] = 32,
+        *,
+        discount: Annotated[float, Range(0, 1)] = 0.99,
+    ) -> None:
+        super().__init__(num_steps, device, None, None)
+        if batch_size > num_storages:
+            raise ConfigError(f"batch_size={batch_size} must be at most num_storages={num_storages}")
+        self.observation_space = read_space(observation_space)
+        self.action_space = read_space(action_space)
+        self.num_steps, self.num_storages, self.batch_size = num_steps, num_storages, batch_size
+        self.discount = discount
+        self.storages: dict[str, Any] = {}
+        self.core: tuple[Tensor, ...] = ()  # the policy's state before each slot's first row, [num_storages, 1, 1, H]
+        self.rows = 0  # of those that insert_transition writes, slot after slot
+
+    @classmethod
+    def extras(cls) -> tuple[str, ...]:
+        return ("log_probs",)
+
+    @property
+    def init_actor_state_storages(self) -> list[tuple[Tensor, ...]]:
+        """The policy's initial state for each slot, a tuple of [1, 1, H]; empty tuples for one without memory."""
+        return [tuple(part[slot] for part in self.core) for slot in range(self.num_storages)]
+
+    def init_tensors(self, sample: dict[str, Any]) -> None:
+        """Allocate the blocks.
+
+        Args:
+            sample: May hold init_actor_states, the policy's state for N environments, a tuple of [1, N, H].
+
+        Raises:
+            ConfigError: If they do not fit into shared memory.
+        """
+        leading = self.num_storages, self.num_steps + 1
+        meta = torch.device("meta")
+        blocks: dict[str, Any] = {
+            "obs": self.observation_space.empty(*leading, device=meta),
+            "actions": self.action_space.empty(*leading, device=meta),
+            "last_actions": self.action_space.empty(*leading, device=meta),
+        }
+        for name in ("rewards", "last_rewards", "episode_returns", *self.extras()):
+            blocks[name] = torch.empty(leading, device=meta)
+        for name in ("terminateds", "truncateds", "valid", "starts"):
+            blocks[name] = torch.empty(leading, dtype=torch.bool, device=meta)
+        for name in ("episode_lengths", "versions"):  # 0 where no episode ended; which weights acted
+            blocks[name] = torch.empty(leading, dtype=torch.int64, device=meta)
+        core = [part[0, 0] for part in sample.get("init_actor_states", ())]
+        sizes = [part.numel() * part.element_size() for part in leaves(blocks)]
+        self._check_memory(sum(sizes) + sum(4 * part.numel() * self.num_storages for part in core))
+        shared = lambda part: torch.zeros(part.shape, dtype=part.dtype).share_memory_()
+        self.storages = tree_map(shared, blocks)
+        self.core = tuple(torch.zeros(self.num_storages, 1, 1, len(part)).share_memory_() for part in core)
+        self._view()
+
+    def _check_memory(self, size: int) -> None:
+        try:
+            stat = os.statvfs(SHARED_MEMORY)
+        except OSError:  # not Linux
+            return
+        free = stat.f_bavail * stat.f_frsize
+        if size > free:
+            per_slot = size / self.num_storages
+            raise ConfigError(
+                f"storage.num_storages={self.num_storages} needs {size / 2**20:.0f} MiB of shared memory, and "
+                f"{free / 2**20:.0f} MiB are free in {SHARED_MEMORY}; at most {int(free / per_slot)} slots fit"
+            )
+
+    def _view(self) -> None:
+        """NumPy's views of the blocks, by which rows are written at a fifth of torch's cost."""
+        self._views = tree_map(lambda part: part.numpy(), self.storages)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What an actor's process gets: the blocks, and nothing that is the learner's."""
+        kept = {name: value for name, value in vars(self).items() if name not in ("_views", "generator")}
+        return {**kept, "actor": None, "algorithm": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._view()
+
+    def add(self, slot: Any, t: int, transition: dict[str, Any]) -> None:
+        """Write row t of a slot, or of K slots.
+
+        Args:
+            slot: A number, or K of them.
+            t: In [0, num_steps].
+            transition: Some of the fields, of one environment or [K, ...].
+
+        Raises:
+            KeyError: If there is no such field.
+        """
+        if not self.storages:
+            self.init_tensors({})
+        for name, values in transition.items():
+            tree_map(lambda view, new: _write(view, slot, t, new), self._views[name], values)
+
+    def set_initial_state(self, slots: Sequence[int], core: tuple[Tensor, ...]) -> None:
+        """Keep the policy's state before the first row of K slots, a tuple of [1, K, H]."""
+        for block, part in zip(self.core, core, strict=True):
+            block[list(slots), 0, 0] = part[0].detach().cpu()
+
+    @staticmethod
+    def sample(
+        device: torch.device | str,
+        batch_size: int,
+        free_queue: Any,
+        full_queue: Any,
+        storages: dict[str, Any],
+        init_actor_state_storages: Sequence[tuple[Tensor, ...]],
+        lock: Any = _LOCK,
+    ) -> DistributedBatch:
+        """Wait for full slots, copy them, and free them.
+
+        Args:
+            device: Where the batch goes.
+            batch_size: B.
+            free_queue, full_queue: Anything with put, and get, of slots' numbers.
+            storages: By name, blocks [num_storages, T + 1, ...], lists of tensors [T + 1, ...], or dicts of them.
+            init_actor_state_storages: For each slot a tuple of tensors [1, 1, H]; empty for a policy without memory.
+            lock: Held while one learner gathers its slots, so that several do not wait for one another's.
+
+        Returns:
+            The fields, [T + 1, B, ...], and init_actor_states.
+        """
+        with lock:
+            slots = [full_queue.get() for _ in range(batch_size)]
+        stack = lambda block: torch.stack([block[m].detach() for m in slots], 1)
+        batch = DistributedBatch({name: tree_map(stack, block) for name, block in storages.items()})
+        states = [init_actor_state_storages[m] for m in slots] if init_actor_state_storages else []
+        batch["init_actor_states"] = tuple(torch.cat(parts, 1).detach() for parts in zip(*states, strict=True))
+        for slot in slots:  # copied: from here on actors may write there
+            free_queue.put(slot)
+        if torch.device(device).type == "cpu":
+            return batch
+        moved = tree_map(lambda part: part.to(device, non_blocking=True), {**batch, "init_actor_states": {}})
+        moved["init_actor_states"] = tuple(part.to(device) for part in batch.init_actor_states)
+        return DistributedBatch(moved)
+
+    # -- the life cycle, within one process -------------------------------------------------------------------------
+
+    def insert_transition(self, sample: dict[str, Any]) -> None:
+        """Write one environment's next row: slot after slot, T + 1 rows each.
+
+        Raises:
+            ConfigError: If all slots are full.
+        """
+        slot, t = divmod(self.rows, self.num_steps + 1)
+        if slot == self.num_storages:
+            raise ConfigError(f"all {self.num_storages} slots are full; reset() begins again")
+        self.add(slot, t, sample)
+        self.rows += 1
+
+    def before_gradients(self, actor: Any, algo: Any, *args: Any) -> None:
+        """Nothing: V-trace belongs to the update, because it needs the current policy."""
+
+    def after_gradients(self, actor: Any, algo: Any, info: dict[str, Any], *args: Any) -> dict[str, Any]:
+        """Nothing: sample has freed the slots. Returns info unchanged."""
+        return info
+
+    def update(self, *args: Any) -> None:
+        """Nothing: sample has freed the slots."""
+
+    def generate_batches(
+        self,
+        num_mini_batch: int,
+        mini_batch_size: int | None = None,
+        num_epochs: int = 1,
+        *args: Any,
+        shuffle: bool = True,
+    ) -> Iterator[DistributedBatch]:
+        """Batches of the slots that insert_transition filled, each slot once per epoch.
+
+        Args:
+            num_mini_batch: Batches per epoch, of sizes that differ by at most one.
+            mini_batch_size: None, or the largest size that num_mini_batch implies.
+            num_epochs: Passes, each in a new order.
+            shuffle: False keeps the order of time.
+
+        Raises:
+            ConfigError: If the full slots cannot be split so.
+        """
+        full = self.rows // (self.num_steps + 1)
+        if not 1 <= num_mini_batch <= full:
+            raise ConfigError(f"{full} full slots cannot make {num_mini_batch} batches")
+        if mini_batch_size not in (None, -(-full // num_mini_batch)):
+            raise ConfigError(f"mini_batch_size={mini_batch_size} contradicts {full} slots in {num_mini_batch} batches")
+        return self._batches(full, num_mini_batch, num_epochs, shuffle)
+
+    def _batches(self, full: int, num_mini_batch: int, num_epochs: int, shuffle: bool) -> Iterator[DistributedBatch]:
+        for _ in range(num_epochs):
+            order = torch.randperm(full, generator=self.generator) if shuffle else torch.arange(full)
+            for slots in order.tensor_split(num_mini_batch):
+                queue = _Queue(slots.tolist())
+                yield self.sample(self.device, len(slots), queue, queue, self.storages, self.init_actor_state_storages)
+
+    def reset(self) -> None:
+        self.rows = 0
+
+    def get_all_buffer_data(self, data_to_cpu: bool = False) -> dict[str, Any]:
+        """The slots that insert_transition has begun, [slots, T + 1, ...], and how many rows it has written. Copies."""
+        if not self.storages:
+            return {}
+        begun = -(-self.rows // (self.num_steps + 1))
+        fields = tree_map(lambda part: part[:begun].clone(), self.storages)
+        core = {str(index): part[:begun].clone() for index, part in enumerate(self.core)}
+        return {**fields, "core": core, "rows": torch.tensor(self.rows)}
+
+    def insert_data_slice(self, new_data: dict[str, Any]) -> None:
+        self.reset()
+        if not new_data:
+            return
+        if not self.storages:
+            self.init_tensors({"init_actor_states": tuple(part[:1, 0] for part in new_data["core"].values())})
+        tree_map(lambda block, new: block[: len(new)].copy_(new.detach()), {**self.storages}, new_data)
+        for block, new in zip(self.core, new_data["core"].values(), strict=True):
+            block[: len(new)].copy_(new.detach())
+        self.rows = int(new_data["rows"])
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"data": self.get_all_buffer_data(), "generator": self.generator.get_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.insert_data_slice(state["data"])
+        self.generator.set_state(state["generator"])
+
+
+class _Queue:
+    """Numbers that are given out once; what comes back is forgotten."""
+
+    def __init__(self, numbers: list[int]) -> None:
+        self.numbers = iter(numbers)
+
+    def get(self) -> int:
+        return next(self.numbers)
+
+    def put(self, number: int) -> None:
+        return
+
+
+def _write(view: np.ndarray, slot: Any, t: int, new: Any) -> None:
+    if isinstance(new, Tensor):
+        new = new.detach().cpu().numpy()
+    view[slot, t] = np.reshape(new, (*np.shape(slot), *view.shape[2:]))

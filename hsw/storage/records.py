@@ -1,0 +1,95 @@
+"""Rows of named fields packed into records, so that one gather brings all of a transition."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hsw.errors import ConfigError
+from hsw.spaces import SpaceSpec, tree_map
+
+Field = tuple[str, str, tuple[int, ...]]  # name, dtype, shape
+
+
+def space_fields(name: str, spec: SpaceSpec) -> Iterator[Field]:
+    """Name, dtype and shape of each part of an element; the parts of a Dict are called name/key."""
+    if spec.type == "Dict":
+        for key, part in spec.spaces.items():
+            yield from space_fields(f"{name}/{key}", part)
+    else:
+        yield name, spec.dtype, spec.shape
+
+
+def record_dtype(fields: list[Field]) -> np.dtype:
+    """A record whose fields, and itself, lie on boundaries that torch can view; the largest items come first."""
+    ordered = sorted(fields, key=lambda field: -np.dtype(field[1]).itemsize)
+    packed = np.dtype([(name, dtype, shape) for name, dtype, shape in ordered], align=True)
+    size = -(-packed.itemsize // 8) * 8
+    assert packed.names is not None
+    assert packed.fields is not None
+    offsets = [packed.fields[name][1] for name in packed.names]
+    formats = [packed.fields[name][0] for name in packed.names]
+    return np.dtype({"names": list(packed.names), "formats": formats, "offsets": offsets, "itemsize": size})
+
+
+def describe(dtype: np.dtype) -> list[list[Any]]:
+    """A record's fields as plain values, by which two layouts are compared."""
+    assert dtype.names is not None
+    assert dtype.fields is not None
+    return [[name, dtype[name].base.name, list(dtype[name].shape), int(dtype.fields[name][1])] for name in dtype.names]
+
+
+def part_of(records: np.ndarray, name: str, spec: SpaceSpec) -> Any:
+    """The views of an element's parts in records: an array, or a dict of them."""
+    if spec.type == "Dict":
+        return {key: part_of(records, f"{name}/{key}", part) for key, part in spec.spaces.items()}
+    return records[name]
+
+
+def to_fields(records: np.ndarray, spaces: dict[str, SpaceSpec]) -> dict[str, Any]:
+    """Views of all fields by name, those of an element of a space together."""
+    fields = {name: part_of(records, name, spec) for name, spec in spaces.items()}
+    return {**fields, **{name: records[name] for name in records.dtype.names or () if name.split("/")[0] not in spaces}}
+
+
+def from_fields(fields: dict[str, Any], spaces: dict[str, SpaceSpec], dtype: np.dtype) -> np.ndarray:
+    """Records of what to_fields returned."""
+    records: Any = np.zeros(len(fields["rewards"]), dtype)
+    tree_map(lambda view, part: np.copyto(view, part), to_fields(records, spaces), fields)
+    return records
+
+
+def available_memory() -> int:
+    """Bytes that this process may still take: the machine's, or what its control group leaves it."""
+    lines = Path("/proc/meminfo").read_text().splitlines() if Path("/proc/meminfo").exists() else []
+    free = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), None)
+    if free is None:  # no Linux
+        free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit = int((group / "memory.max").read_text())
+        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        used = int((group / "memory.current").read_text()) - int(stat["inactive_file"])
+    except (OSError, ValueError, KeyError):  # no limit
+        return free
+    return min(free, limit - used)
+
+
+def check_memory(size: int, num_envs: int, row_bytes: int, what: str) -> None:
+    """Refuse a size that cannot fit: for each environment size // num_envs rows and one more.
+
+    Raises:
+        ConfigError: With the estimate and the largest size that fits.
+    """
+    free = max(available_memory(), 0)
+    needed = num_envs * (size // num_envs + 1) * row_bytes
+    if needed > free:
+        largest = max(free // (num_envs * row_bytes) - 1, 0) * num_envs
+        raise ConfigError(
+            f"{what}={size} needs {needed / 2**30:.1f} GiB, {row_bytes} bytes a row, and {free / 2**30:.1f} GiB are "
+            f"free; the largest that fits is {what}={largest}"
+        )

@@ -1,0 +1,325 @@
+"""Off-policy memory: the last transitions of N environments, drawn uniformly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hsw.errors import ConfigError
+from hsw.ranges import Range
+from hsw.spaces import SpaceLike, read_space, tree_map
+from hsw.storage.base import Storage
+from hsw.storage.records import Field, check_memory, from_fields, part_of, record_dtype, space_fields, to_fields
+from hsw.storage.ring import Ring
+from hsw.storage.rows import RowWriter
+
+
+@dataclass(frozen=True)
+class ReplayBatch:
+    """B transitions; next_obs is where each (n-step) transition led, and its value counts as discounts * V."""
+
+    obs: Any
+    actions: Tensor
+    rewards: Tensor
+    next_obs: Any
+    terminateds: Tensor
+    truncateds: Tensor
+    discounts: Tensor
+
+
+class ReplayStorage(Storage):
+    """A replay (Lin 1992) of dict or array observations, any number of environments, in their own dtypes.
+
+    An observation is kept once, because the record after a transition holds where it led; an episode's last one takes
+    a place of its own. The memory is the host's, and batches go to `device`.
+
+    Args:
+        observation_space, action_space: In any form that read_space takes.
+        device: Where batches go.
+        storage_size: Transitions over all environments.
+        num_envs: N.
+        batch_size: Of sample, and of generate_batches where it is not told.
+        n_step: Rewards summed before bootstrapping (Sutton & Barto 2018, chapter 7); fewer where an episode ends.
+        discount: Per environment step.
+
+    Raises:
+        ConfigError: If it cannot fit in memory.
+    """
+
+    size_name = "storage_size"
+
+    def __init__(
+        self,
+        observation_space: SpaceLike,
+        action_space: SpaceLike,
+        device: str = "cpu",
+        storage_size: Annotated[int, Range(1)] = 1_000_000,
+        num_envs: Annotated[int, Range(1)] = 1,
+        batch_size: Annotated[int, Range(1)] = 256,
+        n_step: Annotated[int, Range(1)] = 1,
+        discount: Annotated[float, Range(0, 1)] = 0.99,
+    ) -> None:
+        super().__init__(storage_size, device, None, None)
+        if storage_size < num_envs:
+            raise ConfigError(f"storage_size={storage_size} must be at least num_envs={num_envs}")
+        self.observation_space = read_space(observation_space)
+        self.action_space = read_space(action_space)
+        self.storage_size, self.num_envs, self.batch_size = storage_size, num_envs, batch_size
+        self.n_step, self.discount = n_step, discount
+        self.capacity = storage_size // num_envs  # transitions of one environment
+        self._spaces = {"observations": self.observation_space, "actions": self.action_space}
+        self.ring: Ring | None = None
+        self.seed(0)
+        self._check_memory(record_dtype(self._fields({})))
+
+    def __len__(self) -> int:
+        """Transitions that may be drawn."""
+        return 0 if self.ring is None else len(self.ring.ordered(self._firsts()))
+
+    def seed(self, seed: int) -> None:
+        """Seed the storage's own generator."""
+        self.random = np.random.Generator(np.random.PCG64(seed))
+
+    # -- storing ----------------------------------------------------------------------------------------------------
+
+    def init_tensors(self, sample: dict[str, Any]) -> None:
+        dtype = record_dtype(self._fields(sample))
+        self._check_memory(dtype)
+        self.ring = Ring(self.num_envs, self.capacity, dtype)
+        self._writer = RowWriter(torch.device("cpu"), self.num_envs)
+        self._valid = np.zeros(self.num_envs, bool)
+        row, following = self.ring.row[None], self.ring.following[None]  # as [1, N], of which the writer sets row 0
+        self._row = {name: part_of(row, name, spec) for name, spec in self._spaces.items()}
+        self._following = part_of(following, "observations", self.observation_space)
+
+    def _fields(self, sample: dict[str, Any]) -> list[Field]:
+        """What a record holds."""
+        return [
+            *(field for name, spec in self._spaces.items() for field in space_fields(name, spec)),
+            ("rewards", "float32", ()),
+            ("offsets", "int32", ()),
+            ("terminateds", "bool", ()),
+            ("truncateds", "bool", ()),
+        ]
+
+    def _check_memory(self, dtype: np.dtype) -> None:
+        check_memory(self.storage_size, self.num_envs, Ring.bytes_per_row(dtype), "storage.storage_size")
+
+    def add(
+        self,
+        observations: Any,
+        actions: Any,
+        rewards: Any,
+        terminateds: Any,
+        truncateds: Any,
+        info: Any,
+        next_observations: Any,
+        *,
+        valid: Any = None,
+    ) -> None:
+        """Store one transition of every environment.
+
+        Args:
+            observations: What the policy saw, [N, *shape] or a dict of them.
+            actions: [N, *action_shape]; discrete ones [N] or [N, 1].
+            rewards, terminateds, truncateds: Of the step, [N] or [N, 1].
+            info: Of the step: Gymnasium's vector dict of arrays, or a list of N dicts.
+            next_observations: Where the step led, also at a done.
+            valid: False on reset rows, which are not stored, [N]; None means that every row is valid.
+        """
+        if self.ring is None:
+            self.init_tensors({"observations": observations, "actions": actions, "info": info})
+        assert self.ring is not None
+        row, writer = self.ring.row, self._writer
+        writer.write(self._row["observations"], 0, observations)
+        writer.write(self._row["actions"], 0, actions)
+        writer.write(self._following, 0, next_observations)
+        row["rewards"] = writer.flat(rewards)
+        row["terminateds"] = writer.flat(terminateds)
+        row["truncateds"] = writer.flat(truncateds)
+        self._write_info(info)
+        envs = np.arange(self.num_envs) if valid is None else self._valid_envs(valid)
+        if len(envs):
+            self._store(self.ring, envs)
+
+    def _valid_envs(self, valid: Any) -> np.ndarray:
+        self._valid[:] = self._writer.flat(valid)  # one flag may tell of all
+        return np.flatnonzero(self._valid)
+
+    def insert_transition(self, sample: dict[str, Any]) -> None:
+        self.add(**sample)
+
+    def _write_info(self, info: Any) -> None:
+        """Keep of info what the record has fields for."""
+
+    def _store(self, ring: Ring, envs: np.ndarray) -> None:
+        """Append the row of these envs."""
+        ring.append(envs)
+        dones = ring.row["terminateds"][envs] | ring.row["truncateds"][envs]
+        if dones.any():
+            ring.end(envs[dones])
+
+    def truncate(self) -> None:
+        """Cut the episodes that are running, because their environments could not be restored."""
+        if self.ring is not None and self.ring.steps.any():
+            self.ring.end(np.flatnonzero(self.ring.steps))
+
+    # -- drawing ----------------------------------------------------------------------------------------------------
+
+    def sample(self, step: int = 0) -> Any:
+        """One batch of batch_size transitions, drawn uniformly and with replacement.
+
+        Args:
+            step: Of the training; a uniform draw does not need it.
+
+        Raises:
+            ConfigError: If nothing is stored.
+        """
+        ring = self._filled()
+        return self._batch(ring, ring.draw(self._firsts(), self.batch_size, self.random))
+
+    def _filled(self) -> Ring:
+        if self.ring is None or (self.ring.heads == self._firsts()).all():
+            raise ConfigError("the replay is empty; add transitions before drawing from it")
+        return self.ring
+
+    def generate_batches(
+        self,
+        num_mini_batch: int,
+        mini_batch_size: int | None = None,
+        num_epochs: int = 1,
+        *args: Any,
+        shuffle: bool = True,
+    ) -> Iterator[Any]:
+        """num_epochs * num_mini_batch batches, each drawn anew.
+
+        Args:
+            num_mini_batch: Batches per epoch.
+            mini_batch_size: Transitions of each; None is batch_size.
+            num_epochs: Times num_mini_batch.
+            shuffle: False goes through the transitions env by env, oldest first, and round again.
+
+        Raises:
+            ConfigError: If nothing is stored, or a number is below 1.
+        """
+        size = self.batch_size if mini_batch_size is None else mini_batch_size
+        if min(num_mini_batch, size, num_epochs) < 1:
+            raise ConfigError(
+                f"{num_epochs} x {num_mini_batch} batches of {size} cannot be drawn; all must be 1 or more"
+            )
+        self._filled()
+        return self._batches(num_epochs * num_mini_batch, size, shuffle)
+
+    def _batches(self, count: int, size: int, shuffle: bool) -> Iterator[Any]:
+        for index in range(count):
+            ring = self._filled()  # also if it was reset since the batch before
+            if shuffle:
+                places = ring.draw(self._firsts(), size, self.random)
+            else:
+                places = ring.ordered(self._firsts()).take(np.arange(index * size, (index + 1) * size), mode="wrap")
+            yield self._batch(ring, places)
+
+    def _firsts(self) -> np.ndarray:
+        """The first row of each env that may be drawn."""
+        return self.ring.lows()  # type: ignore[union-attr]
+
+    def _batch(self, ring: Ring, places: np.ndarray) -> Any:
+        records, ends = ring.records(places), places
+        last, discounts = records, np.full(len(places), self.discount, np.float32)
+        if self.n_step > 1:
+            rewards, going = records["rewards"].astype(np.float64), np.ones(len(places), bool)
+            for k in range(1, self.n_step):
+                following = ring.moved(ends, 1)
+                going &= ring.offsets.take(following) > 0  # another transition of the same episode
+                ends = np.where(going, following, ends)
+                rewards += going * self.discount**k * ring.memory["rewards"][ends]
+                discounts[going] *= self.discount
+            records["rewards"], last = rewards, ring.records(ends)
+        return self._to_batch(records, ring.records(ring.moved(ends, 1)), last, discounts)
+
+    def _to_batch(self, records: np.ndarray, following: np.ndarray, last: np.ndarray, discounts: np.ndarray) -> Any:
+        """Tensors of records, of those that hold where they led, and of the flags of their last steps."""
+        tensors = {
+            "obs": part_of(records, "observations", self.observation_space),
+            "actions": records["actions"],
+            "rewards": records["rewards"],
+            "next_obs": part_of(following, "observations", self.observation_space),
+            "terminateds": last["terminateds"],
+            "truncateds": last["truncateds"],
+            "discounts": discounts,
+        }
+        return ReplayBatch(**{name: tree_map(self._tensor, part) for name, part in tensors.items()})
+
+    def _tensor(self, part: np.ndarray) -> Tensor:
+        tensor = torch.from_numpy(part)
+        return tensor if self.device.type == "cpu" else tensor.to(self.device)
+
+    # -- the life cycle ---------------------------------------------------------------------------------------------
+
+    def before_gradients(self, actor: Any, algo: Any, *args: Any) -> None:
+        """Nothing: transitions can be drawn as they are."""
+
+    def after_gradients(self, actor: Any, algo: Any, info: dict[str, Any], *args: Any) -> dict[str, Any]:
+        """Nothing: a replay keeps its transitions. Returns info unchanged."""
+        return info
+
+    def update(self, *args: Any) -> None:
+        """Nothing: a replay keeps its transitions."""
+
+    def reset(self) -> None:
+        if self.ring is not None:
+            self.ring.reset()
+
+    def get_all_buffer_data(self, data_to_cpu: bool = False) -> dict[str, Any]:
+        """Every record, env after env, oldest first. Copies.
+
+        Returns:
+            The fields that add takes, [K, ...], without next_observations: those are the next record's observations.
+            env_indices, [K], and offsets, [K]: the step within its episode, -1 where only the observation counts as the
+            one that the env's newest transition led to, -2 where it is an ended episode's last.
+        """
+        if self.ring is None:
+            return {}
+        records, envs = self.ring.contents()
+        device = torch.device("cpu") if data_to_cpu else self.device
+        fields = {**to_fields(records, self._spaces), "env_indices": envs}
+        return tree_map(lambda part: torch.tensor(part, device=device), fields)
+
+    def insert_data_slice(self, new_data: dict[str, Any]) -> None:
+        self.reset()
+        if not new_data:
+            return
+        new = tree_map(lambda part: part.cpu().numpy(), new_data)
+        if self.ring is None:
+            self.init_tensors({"info": {name[5:]: part for name, part in new.items() if name.startswith("info/")}})
+        assert self.ring is not None
+        envs = new.pop("env_indices")
+        self.ring.fill(from_fields(new, self._spaces, self.ring.memory.dtype), envs)
+        self._restored(self.ring)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "ring": None if self.ring is None else self.ring.state_dict(),
+            "random": self.random.bit_generator.state,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.random.bit_generator.state = state["random"]
+        if state["ring"] is None:
+            self.reset()
+            return
+        if self.ring is None:
+            fields = state["ring"]["layout"][2:]
+            info = {name[5:]: np.zeros(shape, dtype)[None] for name, dtype, shape, _ in fields if name[:5] == "info/"}
+            self.init_tensors({"info": info})
+        assert self.ring is not None
+        self.ring.load_state_dict(state["ring"])
+        self._restored(self.ring)
+
+    def _restored(self, ring: Ring) -> None:
+        """Derive from a ring's records what a storage knows beside them."""

@@ -1,0 +1,189 @@
+"""The memory of a replay: a ring of records for each environment, each observation kept once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from hsw.errors import ConfigError
+from hsw.rowlog import Piece, RowLog
+from hsw.storage.records import describe
+
+_PIECE_BYTES = 2**26  # what a piece of a RowLog takes in memory beside the ring
+
+# What stands in a record's field "offsets" where it holds no transition.
+PENDING, LAST = -1, -2  # the running episode's newest observation; an ended episode's last one
+
+
+class Ring:
+    """Records of N environments, numbered from 0 for each; row k of an environment is in its slot k % slots.
+
+    The record after a transition holds the observation that it led to. After an episode's end that record is no
+    transition, and the next episode begins in the one after it.
+
+    Args:
+        num_envs: N.
+        capacity: Transitions of one environment.
+        dtype: Of a record. Its field "offsets", int32, is the transition's step within its episode, or one of the
+            marks above.
+    """
+
+    def __init__(self, num_envs: int, capacity: int, dtype: np.dtype) -> None:
+        self.num_envs, self.slots = num_envs, capacity + 1  # one for the observation that the newest one led to
+        self.memory = np.zeros(num_envs * self.slots, dtype)  # pages that the system provides when first written
+        self._bytes = self.memory.view(np.uint8).reshape(len(self.memory), dtype.itemsize)
+        self.offsets = np.full(len(self.memory), PENDING, np.int32)  # a copy of the records', close together
+        self._base = np.arange(num_envs) * self.slots
+        self._floors = np.zeros(num_envs, np.int64)  # the first row since a reset
+        self.heads = np.zeros(num_envs, np.int64)  # the next transition's row
+        self.steps = np.zeros(num_envs, np.int64)  # transitions of the running episode
+        # One row of every env, and the observations that it leads to: what append stores.
+        self.row, self.following = np.zeros((2, num_envs), dtype)
+        self.following["offsets"] = PENDING
+        self._row_bytes, self._following_bytes = (
+            rows.view(np.uint8).reshape(num_envs, dtype.itemsize) for rows in (self.row, self.following)
+        )
+
+    @staticmethod
+    def bytes_per_row(dtype: np.dtype) -> int:
+        return dtype.itemsize + 8  # and what a storage may keep for each row, such as its episode's length
+
+    # -- writing ----------------------------------------------------------------------------------------------------
+
+    def append(self, envs: np.ndarray) -> None:
+        """Store row and following of these envs."""
+        heads, steps = self.heads[envs], self.steps[envs]
+        self.row["offsets"][envs] = steps
+        here, there = self.places(envs, heads), self.places(envs, heads + 1)
+        self._bytes[here] = self._row_bytes[envs]
+        self._bytes[there] = self._following_bytes[envs]
+        self.offsets[here], self.offsets[there] = steps, PENDING
+        self.heads[envs] = heads + 1
+        self.steps[envs] = steps + 1
+
+    def end(self, envs: np.ndarray) -> None:
+        """The pending observation of these envs was their episode's last; the next row begins another."""
+        here = self.places(envs, self.heads[envs])
+        self.offsets[here] = self.memory["offsets"][here] = LAST
+        self.heads[envs] += 1
+        self.steps[envs] = 0
+
+    def reset(self) -> None:
+        """Forget every row; numbers are not given twice."""
+        self._floors[:] = self.heads = self.heads + (self.steps > 0)
+        self.steps[:] = 0
+
+    # -- reading ----------------------------------------------------------------------------------------------------
+
+    def lows(self) -> np.ndarray:
+        """The oldest row of each env that still stands, [N]."""
+        written = self.heads + (self.steps > 0)
+        return np.maximum(self._floors, written - self.slots)
+
+    def places(self, envs: Any, rows: Any) -> np.ndarray:
+        """Indices of rows into the memory."""
+        return self._base[envs] + rows % self.slots
+
+    def moved(self, places: np.ndarray, by: Any) -> np.ndarray:
+        """Places so many rows later or earlier, at most a whole ring, in the same env."""
+        slots = places % self.slots if self.num_envs > 1 else places
+        moved = slots + by
+        moved -= self.slots * (moved >= self.slots)
+        moved += self.slots * (moved < 0)
+        return moved if slots is places else places - slots + moved
+
+    def records(self, places: np.ndarray) -> np.ndarray:
+        """A copy of the records at these places."""
+        return self._bytes.take(places, 0).view(self.memory.dtype)[:, 0]
+
+    def draw(self, firsts: np.ndarray, size: int, random: np.random.Generator) -> np.ndarray:
+        """Places of transitions among the rows from firsts on, uniformly and with replacement, [size]."""
+        counts = self.heads - firsts
+        ends = np.cumsum(counts)
+        found: list[np.ndarray] = []
+        missing = size
+        while missing > 0:  # again if the draws met too many last observations, which are no transitions
+            draws = (random.random(missing + missing // 8 + 8) * ends[-1]).astype(np.int64)
+            if self.num_envs == 1:
+                places = (firsts[0] + draws) % self.slots
+            else:
+                envs = ends.searchsorted(draws, "right")
+                places = self.places(envs, draws - (ends - counts - firsts)[envs])
+            found.append(places[self.offsets.take(places) >= 0][:missing])
+            missing -= len(found[-1])
+        return found[0] if len(found) == 1 else np.concatenate(found)
+
+    def ordered(self, firsts: np.ndarray) -> np.ndarray:
+        """Places of all transitions from these rows on, env after env, oldest first."""
+        places = self._span(firsts, self.heads)
+        return places[self.offsets[places] >= 0]
+
+    def _span(self, begin: Sequence[int] | np.ndarray, end: Sequence[int] | np.ndarray) -> np.ndarray:
+        rows = [self.places(n, np.arange(begin[n], end[n])) for n in range(self.num_envs)]
+        return np.concatenate(rows)
+
+    def contents(self) -> tuple[np.ndarray, np.ndarray]:
+        """Copies of all records, the pending ones too, env after env, oldest first, and the env of each, [K]."""
+        begin, end = self.lows(), self.heads + (self.steps > 0)
+        return self.records(self._span(begin, end)), np.repeat(np.arange(self.num_envs), end - begin)
+
+    def fill(self, records: np.ndarray, envs: np.ndarray) -> None:
+        """Replace all records by what contents returned.
+
+        Raises:
+            ConfigError: If an environment has more of them than slots.
+        """
+        self.reset()
+        counts = np.bincount(envs, minlength=self.num_envs)
+        if len(counts) > self.num_envs or counts.max() > self.slots:
+            raise ConfigError(f"records of {counts.tolist()} rows do not fit {self.num_envs} rings of {self.slots}")
+        newest = np.full(self.num_envs, LAST)
+        newest[envs] = records["offsets"]  # of each env's records the last one stays
+        places = self._span(self._floors, self._floors + counts)
+        order = np.argsort(envs, kind="stable")
+        self.memory[places], self.offsets[places] = records[order], records["offsets"][order]
+        self.heads = self._floors + counts - (newest == PENDING)
+        before = self.offsets[self.places(np.arange(self.num_envs), self.heads - 1)]
+        self.steps = np.where(newest == PENDING, before + 1, 0)
+
+    # -- saving -----------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """All rows as a RowLog, and what is beside them."""
+        pending = self._bytes[self.places(np.arange(self.num_envs), self.heads)]
+        return {
+            "layout": [self.num_envs, self.slots, *describe(self.memory.dtype)],
+            "rows": RowLog(self.lows().tolist(), self.heads.tolist(), self._read),
+            "pending": torch.from_numpy(pending),
+            "steps": self.steps.tolist(),
+        }
+
+    def _read(self, begin: Sequence[int], end: Sequence[int]) -> Iterator[Piece]:
+        rows = max(1, _PIECE_BYTES // (self.num_envs * self.memory.itemsize))
+        first, last = np.array(begin), np.array(end)
+        while (first < last).any():
+            until = np.minimum(first + rows, last)
+            yield Piece(first.tolist(), until.tolist(), torch.from_numpy(self._bytes[self._span(first, until)]))
+            first = until
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what state_dict returned.
+
+        Raises:
+            ConfigError: If it is of another size or of other spaces.
+        """
+        layout = [self.num_envs, self.slots, *describe(self.memory.dtype)]
+        if state["layout"] != layout:
+            raise ConfigError(f"the saved replay has the layout {state['layout']}, and this one {layout}")
+        log: RowLog = state["rows"]
+        self._floors = np.array(log.begin)
+        self.heads, self.steps = np.array(log.end), np.array(state["steps"])
+        for piece in log.pieces():
+            begin = np.maximum(piece.begin, self._floors)  # what was saved may begin with rows that count no more
+            kept = [np.arange(b, e) >= f for b, e, f in zip(piece.begin, piece.end, begin, strict=True)]
+            self._bytes[self._span(begin, np.maximum(piece.end, begin))] = piece.rows.numpy()[np.concatenate(kept)]
+        self._bytes[self.places(np.arange(self.num_envs), self.heads)] = state["pending"].numpy()
+        self.offsets[:] = self.memory["offsets"]
