@@ -63,6 +63,9 @@ JOBS = {
     "her_none_bit_flipping": _bit_flipping("storage.num_goals=0"),
     "her_sac_fetch_reach": Job(("env=fetch_reach", "agent=her_sac", "eval_episodes=100"), 3, "success"),
     "sac_pendulum": Job(("env=pendulum", "agent=sac"), 3),
+    "impala_catch": Job(("env=catch", "agent=impala"), 5),
+    "impala_cartpole": Job(("env=cartpole", "agent=impala"), 5),
+    "impala_minatar_breakout": Job(("env=minatar_breakout", "agent=impala"), 1),
 }
 
 

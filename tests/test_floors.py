@@ -16,7 +16,7 @@ BASE = {"", "spaces", "rowlog", "returns", "errors", "seeding", "ranges", "devic
 TOP = {path.stem for path in ROOT.glob("*.py")} - BASE - {"__init__"}
 ENTRY = {"train", "eval", "build", "faces", "naming", "suggest", "sweep", "report", "export", "tune"}
 # The folders of one floor do not import one another.
-FLOORS = [{"env", "network", "storage", "run"}, {"algorithm"}, {"agent"}]
+FLOORS = [{"env", "network", "storage", "run", "study"}, {"algorithm"}, {"agent"}]
 
 
 def imports(path):

@@ -37,11 +37,10 @@ COMMON = {
     "use_rnn": False,  # and GAE: with_vtrace=True stops with an error
     "gamma": 0.99,
     "learning_rate": 1e-4,
-    # What hsw does not do either, or writes neither.
-    "normalize_input": False,
+    "normalize_input": False,  # the other side normalises nothing, and writes no checkpoints
     "normalize_returns": False,
-    "summaries_use_frameskip": False,  # counts the agent's steps, not the emulator's
     "save_best_after": 10**9,
+    "summaries_use_frameskip": False,  # its counter then tells the agent's steps, not the emulator's
 }
 TASKS = {
     "cartpole": {"nonlinearity": "tanh", "encoder_mlp_layers": (64, 64)},

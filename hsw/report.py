@@ -1,0 +1,212 @@
+"""Report on run folders, offline: python -m hsw.report <folders> [--format md|csv|json] [--threshold X] [--out FOLDER].
+
+Which runs there are, how they ended, what varied between them, and the statistics of Agarwal et al. 2021
+(arXiv:2108.13264) on the last evaluations.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from hsw.errors import ConfigError
+from hsw.faces import run_main
+from hsw.study.comparison import Ranges, compare
+from hsw.study.curves import draw
+from hsw.study.groups import group_runs
+from hsw.study.results import METRICS, RunResult, find_studies, read_run
+from hsw.study.tables import FORMATS
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(message)
+
+
+def report(
+    folders: Iterable[Path | str],
+    metric: str = "return",
+    threshold: float | None = None,
+    ranges: Ranges | None = None,
+    unfinished: bool = False,
+    out: Path | None = None,
+    curves: bool = True,
+    reps: int = 2000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Read runs and compare their groups.
+
+    Args:
+        folders: Run folders, or folders that hold some at any depth.
+        metric: "return" or "success", of the last evaluation.
+        threshold: In the unit of a table's scores: when runs reached it, and what the optimality gap is measured from
+            where scores are not normalised.
+        ranges: Scores that become 0 and 1, by environment. A study whose environments all have one gets one table over
+            them, as tasks; otherwise each environment has a table.
+        unfinished: Also count runs that did not end, at their last evaluation.
+        out: Where the curves go; None is each study's folder.
+        curves: Draw them.
+        reps, seed: Of the bootstrap.
+
+    Returns:
+        Plain data, as `--format json` prints it: the studies, each with its runs, its tables and what varied.
+
+    Raises:
+        ConfigError: If there is no run, or an argument is wrong.
+    """
+    ranges = ranges or {}
+    _check(metric, threshold, ranges, reps)
+    studies = []
+    envs: set[str] = set()
+    for folder, paths in find_studies(map(Path, folders)).items():
+        runs = [read_run(path, metric, os.path.relpath(path, folder)) for path in paths]
+        envs |= {run.env for run in runs if run.env is not None}
+        studies.append((folder, runs))
+    unknown = sorted(set(ranges) - envs)
+    if unknown and not set(ranges) & envs:  # a file of ranges may know more environments than were run
+        raise ConfigError(
+            f"no run is on {', '.join(unknown)}; the environments are {', '.join(sorted(envs)) or 'none'}"
+        )
+    result: dict[str, Any] = {"metric": metric, "threshold": threshold, "reps": reps, "seed": seed, "studies": []}
+    for number, (folder, runs) in enumerate(studies, 1):
+        study = _report_study(folder, runs, metric, threshold, ranges, unfinished, reps, seed)
+        groups = study.pop("groups")
+        drawn = [env for env in study["envs"] if any(group.counted.get(env) for group in groups)]
+        if curves and drawn:
+            name = "curves.png" if out is None or len(studies) == 1 else f"curves-{number}.png"
+            path = (out or folder) / name
+            draw(groups, drawn, metric, folder.absolute().name, path, seed)
+            study["curves"] = str(path)
+        result["studies"].append(study)
+    return result
+
+
+def _check(metric: str, threshold: float | None, ranges: Ranges, reps: int) -> None:
+    if metric not in METRICS:
+        raise ConfigError(f"metric={metric} must be one of {', '.join(METRICS)}")
+    if threshold is not None and not math.isfinite(threshold):
+        raise ConfigError(f"threshold={threshold} must be a finite number")
+    if reps < 1:
+        raise ConfigError(f"reps={reps} must be at least 1")
+    for env, (low, high) in ranges.items():
+        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+            raise ConfigError(f"the range {low:g}:{high:g} of {env} must go from a lower to a higher number")
+
+
+def _report_study(
+    folder: Path,
+    runs: Sequence[RunResult],
+    metric: str,
+    threshold: float | None,
+    ranges: Ranges,
+    unfinished: bool,
+    reps: int,
+    seed: int,
+) -> dict[str, Any]:
+    groups, varied = group_runs(runs, unfinished)
+    envs = sorted({run.env for run in runs if run.env is not None})
+    together = len(envs) > 1 and all(env in ranges for env in envs)
+    counted = {run.name for group in groups for by_seed in group.counted.values() for run in by_seed.values()}
+    left_out = {
+        name: reason for group in groups for by_run in group.left_out.values() for name, reason in by_run.items()
+    }
+    labels = {name: group.label for group in groups for by_run in group.left_out.values() for name in by_run}
+    labels |= {r.name: group.label for group in groups for by_seed in group.counted.values() for r in by_seed.values()}
+    versions: dict[str, list[str]] = {}
+    for run in runs:
+        for name, version in run.versions.items():
+            versions.setdefault(name, [])
+            versions[name] += [version] * (version not in versions[name])
+    notes = [
+        f"the runs had different {name}: {', '.join(versions[name])}" for name in versions if len(versions[name]) > 1
+    ]
+    return {
+        "folder": str(folder),
+        "envs": envs,
+        "varied": varied,
+        "versions": versions,
+        "notes": notes,
+        "groups": groups,
+        "tables": [
+            compare(groups, some, {env: ranges[env] for env in some if env in ranges}, metric, threshold, reps, seed)
+            for some in ([envs] if together else [[env] for env in envs])
+        ],
+        "runs": [
+            {
+                "run": run.name,
+                "group": labels.get(run.name),
+                "env": run.env,
+                "seed": run.seed,
+                "status": run.status,
+                "counted": run.name in counted,
+                "steps": run.steps,
+                "budget": run.budget,
+                "seconds": run.seconds,
+                "score": run.score,
+                "notes": run.notes
+                + [reason for reason in (left_out.get(run.name),) if reason not in (None, run.status)],
+            }
+            for run in runs
+        ],
+        "curves": None,
+    }
+
+
+def read_ranges(texts: Sequence[str], file: Path | None = None) -> dict[str, tuple[float, float]]:
+    """Ranges from ENV=LOW:HIGH, and from a JSON file {"ENV": [low, high]}; the former win.
+
+    Raises:
+        ConfigError: If one cannot be read.
+    """
+    ranges: dict[str, tuple[float, float]] = {}
+    if file is not None:
+        try:
+            ranges = {str(env): (float(low), float(high)) for env, (low, high) in json.loads(file.read_text()).items()}
+        except FileNotFoundError as error:
+            raise ConfigError(f"there is no file {file}") from error
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ConfigError(f'{file} must be JSON like {{"coinrun": [5, 10]}}') from error
+    for text in texts:
+        env, _, ends = text.rpartition("=")
+        low, _, high = ends.partition(":")
+        try:
+            ranges[env] = (float(low), float(high))
+        except ValueError as error:
+            raise ConfigError(f"--normalize={text} must be ENV=LOW:HIGH, as in coinrun=5:10") from error
+    return ranges
+
+
+def main() -> None:
+    """Parse the command line, read, print."""
+    parser = _Parser(prog="hsw-report", description="Compare runs, from their folders alone.")
+    parser.add_argument("folders", type=Path, nargs="+", help="run folders, or folders that hold some at any depth")
+    parser.add_argument("--format", choices=tuple(FORMATS), default="md", help="what to print (md)")
+    parser.add_argument("--metric", choices=tuple(METRICS), default="return", help="of the last evaluation (return)")
+    parser.add_argument("--threshold", type=float, help="say when runs reached it, and measure the optimality gap")
+    parser.add_argument(
+        "--normalize", action="append", default=[], metavar="ENV=LOW:HIGH", help="score 0 and 1 of a task"
+    )
+    parser.add_argument("--ranges", type=Path, metavar="FILE", help='the same as JSON, {"ENV": [low, high]}')
+    parser.add_argument("--unfinished", action="store_true", help="also count runs that did not end")
+    parser.add_argument("--out", type=Path, help="folder for the learning curves (the study's)")
+    parser.add_argument("--no-curves", dest="curves", action="store_false", help="draw none")
+    parser.add_argument("--reps", type=int, default=2000, help="resamples of the bootstrap (2000)")
+    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (0)")
+    options = vars(parser.parse_args())
+    render = FORMATS[options.pop("format")]
+    ranges = read_ranges(options.pop("normalize"), options.pop("ranges"))
+    print(render(report(options.pop("folders"), ranges=ranges, **options)))
+
+
+def cli() -> None:
+    """main, with every error as one sentence and an exit code."""
+    run_main(main)
+
+
+if __name__ == "__main__":
+    cli()

@@ -1,0 +1,262 @@
+"""What runs left in their folders, read as data: nothing in them is resolved, imported or built."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hsw.errors import ConfigError
+
+METRICS = {
+    "return": ("eval/return_mean", "train/episode_return"),
+    "success": ("eval/success", "train/success"),
+}
+_OF_A_RUN = {"metrics.jsonl", "run.lock", "versions.json"}
+_PERHAPS_OF_A_RUN = {"config.yaml", "status.json", "train.log"}  # a study may have some of these as well
+_NOT_RUNS = {"checkpoints", "best", "tensorboard", "wandb"}
+_MAX_DEPTH = 100
+_MAX_LEAVES = 20_000  # of a config: YAML's aliases can make a few lines into more than memory holds
+
+
+class Point(NamedTuple):
+    """One figure in time: step in environment steps, seconds of running."""
+
+    step: int
+    seconds: float | None
+    value: float
+
+
+@dataclass
+class RunResult:
+    """One run folder.
+
+    Attributes:
+        path: The folder.
+        name: How the report calls it.
+        status: done, unfinished, interrupted, running, failed, damaged or missing.
+        notes: What a reader has to know about it.
+        config: The flattened config, values as text; empty if it cannot be read.
+        seed, env, budget: Out of the config; env is its id or game.
+        versions: Packages, Python and commit, as text.
+        steps, seconds: Of its last row.
+        evaluations, training: The metric over time.
+        score: Of the last evaluation, which is a finished run's only if it is the one at its end.
+    """
+
+    path: Path
+    name: str
+    status: str = ""
+    notes: list[str] = field(default_factory=list)
+    config: dict[str, str] = field(default_factory=dict)
+    seed: int | None = None
+    env: str | None = None
+    budget: int | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+    steps: int | None = None
+    seconds: float | None = None
+    evaluations: list[Point] = field(default_factory=list)
+    training: list[Point] = field(default_factory=list)
+    score: float | None = None
+
+
+def find_studies(folders: Iterable[Path]) -> dict[Path, list[Path]]:
+    """The run folders in some folders, by study, in the order of names, numbers by their value.
+
+    A study is a folder with Hydra's multirun.yaml or one in a folder called multirun; a run in neither belongs to the
+    folder that was given, and runs given themselves to the folder that they have in common.
+
+    Raises:
+        ConfigError: If a folder does not exist or holds no run.
+    """
+    studies: dict[Path, list[Path]] = {}
+    single: list[Path] = []
+    seen: set[Path] = set()
+    for folder in folders:
+        if not folder.is_dir():
+            raise ConfigError(f"{folder} is not a folder")
+        runs = _find_runs(folder)
+        if not runs:
+            raise ConfigError(f"there is no run in {folder}")
+        for run in runs:
+            if run.resolve() not in seen:
+                seen.add(run.resolve())
+                (single if run == folder else studies.setdefault(_study(run, folder), [])).append(run)
+    if single:
+        common = Path(os.path.commonpath([run.absolute().parent for run in single]))
+        studies.setdefault(single[0].parent if len({run.parent for run in single}) == 1 else common, []).extend(single)
+    return studies
+
+
+def _find_runs(folder: Path) -> list[Path]:
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: _natural(entry.name))
+    except OSError:
+        return [folder]  # reading it as a run will say why
+    names = {entry.name for entry in entries}
+    if names & _OF_A_RUN:
+        return [folder]
+    inner = [e for e in entries if e.name not in _NOT_RUNS and e.name[0] != "." and e.is_dir(follow_symlinks=False)]
+    runs = [run for entry in inner for run in _find_runs(folder / entry.name)]
+    return runs or ([folder] if names & _PERHAPS_OF_A_RUN else [])
+
+
+def _study(run: Path, given: Path) -> Path:
+    for folder in run.parents:
+        if folder == given or (folder / "multirun.yaml").is_file() or folder.absolute().parent.name == "multirun":
+            return folder
+    return given
+
+
+def _natural(name: str) -> list[Any]:
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
+
+
+def read_run(path: Path, metric: str = "return", name: str | None = None) -> RunResult:
+    """Read a run folder; whatever is wrong with it becomes its status and notes."""
+    run = RunResult(path, name or path.name)
+    faults: list[str] = []
+    lacks = [file for file in ("config.yaml", "metrics.jsonl") if not (path / file).is_file()]
+    evaluated_at = None
+    for read in (_read_config, _read_versions, lambda run: _read_metrics(run, *METRICS[metric])):
+        try:
+            evaluated_at = read(run)  # of the last of the three
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            faults.append(f"cannot read {error.filename}: {error.strerror}")
+        except (ValueError, RecursionError) as error:  # what is not UTF-8 is a ValueError too
+            faults.append(str(error) or type(error).__name__)
+    told = _told_status(run)
+    run.notes += faults + ([f"has no {' and no '.join(lacks)}"] if lacks else [])
+    budget = run.budget or 0
+    ended = run.steps is not None and run.steps >= budget
+    complete = ended and (evaluated_at == run.steps or (told == "done" and evaluated_at is not None))
+    if run.evaluations and (not complete or run.evaluations[-1].step == evaluated_at):
+        run.score = run.evaluations[-1].value
+    elif complete:
+        run.notes.append(f"its last evaluation has no finite {METRICS[metric][0]}")
+    if faults:
+        run.status = "damaged"
+    elif told in ("failed", "interrupted", "running"):
+        run.status = told
+        run.notes += ["its metrics are complete"] if complete and not lacks else []
+    elif lacks:
+        run.status = "missing"
+    else:
+        run.status = "done" if complete else "unfinished"
+        if not complete:
+            run.notes.append("no evaluation at its end" if ended else f"{run.steps or 0:,} of {budget:,} steps")
+    return run
+
+
+def _read_config(run: RunResult) -> None:
+    import yaml
+
+    text, loader, depth = (run.path / "config.yaml").read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader), 0
+    try:
+        for event in yaml.parse(text, loader):  # the loader itself recurses, and a deep file would end the process
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > _MAX_DEPTH:
+                raise ValueError
+        tree = yaml.load(text, loader)
+    except (yaml.YAMLError, ValueError) as error:
+        raise ValueError("config.yaml is not YAML") from error
+    if not isinstance(tree, dict):
+        raise ValueError("config.yaml is not a config")
+    seed, budget, env = tree.get("seed"), tree.get("num_train_steps"), tree.get("env")
+    if type(seed) is not int or type(budget) is not int or not isinstance(env, dict):
+        raise ValueError("config.yaml has no seed, no num_train_steps or no env")
+    flat: dict[str, str] = {}
+    for key, value in _leaves(tree):
+        flat[key] = value
+        if len(flat) > _MAX_LEAVES:
+            raise ValueError(f"config.yaml has more than {_MAX_LEAVES} values")
+    place = env.get("id") or env.get("game") or env.get("_target_") or "?"
+    run.config, run.seed, run.budget, run.env = flat, seed, budget, str(place).rpartition(":")[2]
+
+
+def _leaves(node: dict[Any, Any], path: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in node.items():
+        inner = f"{path}{key}"
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, f"{inner}.")
+        elif isinstance(value, list) and any(isinstance(part, dict | list) for part in value):
+            yield from _leaves(dict(enumerate(value)), f"{inner}.")
+        elif isinstance(value, list):
+            yield inner, f"[{','.join(map(_text, value))}]"
+        else:
+            yield inner, _text(value)
+
+
+def _text(value: Any) -> str:
+    """As it would be typed on the command line: 1, 1.0 and true are three values."""
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _read_versions(run: RunResult) -> None:
+    try:
+        versions = json.loads((run.path / "versions.json").read_bytes())
+    except (ValueError, RecursionError):
+        versions = None
+    if isinstance(versions, dict):
+        run.versions = {key: str(value) for key, value in versions.items() if key != "command"}
+    else:
+        run.notes.append("versions.json is not JSON")  # the figures do not rest on it
+
+
+def _told_status(run: RunResult) -> str | None:
+    """What the sweep wrote about the job, if it did."""
+    path = run.path / "status.json"
+    if not path.is_file():
+        return None
+    try:
+        told = json.loads(path.read_bytes())
+        status = told["status"]
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        run.notes.append("status.json cannot be read")
+        return None
+    run.notes += [told[key] for key in ("error", "message") if isinstance(told.get(key), str)]
+    return status if isinstance(status, str) else None
+
+
+def _read_metrics(run: RunResult, eval_key: str, train_key: str) -> int | None:
+    """Returns the step of the last evaluation, whatever it measured."""
+    fault, evaluated_at = None, None
+    with (run.path / "metrics.jsonl").open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                row = json.loads(line)
+                step, seconds = row["step"], _number(row.get("time"))
+                if type(step) is not int or step < (run.steps or 0):
+                    raise ValueError
+            except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+                if line.endswith(b"\n"):
+                    fault = fault or ValueError(f"line {number} of metrics.jsonl is not a row of metrics")
+                else:
+                    run.notes.append("the last line of metrics.jsonl is torn")
+                continue
+            run.steps, run.seconds = step, seconds
+            if any(key.startswith("eval/") for key in row):
+                evaluated_at = step
+            for key, points in ((eval_key, run.evaluations), (train_key, run.training)):
+                value = _number(row.get(key))
+                if value is not None:
+                    points.append(Point(step, seconds, value))
+    if fault:
+        raise fault
+    return evaluated_at
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > sys.float_info.max:
+        return None
+    return None if math.isnan(value) else float(value)

@@ -1,0 +1,179 @@
+"""A report's data as markdown, CSV or JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from hsw.study.groups import short_value
+
+_FIGURES = ("mean", "median", "iqm", "optimality_gap")
+_MOST_VARIED = 8  # keys that markdown lists; JSON has all
+
+
+def to_json(report: dict[str, Any]) -> str:
+    """All of it."""
+    return json.dumps(report, indent=1, allow_nan=False)
+
+
+def to_csv(report: dict[str, Any]) -> str:
+    """One row per group of each table, then one per run; `kind` tells which."""
+    bounds = [f"{figure}{end}" for figure in _FIGURES for end in ("", "_low", "_high")]
+    reached = ["threshold", "reached", "reached_of", "steps_to_threshold", "seconds_to_threshold"]
+    better = ["improvement_over_first", "improvement_over_first_low", "improvement_over_first_high"]
+    columns = ["kind", "study", "env", "group", "num_seeds", "seeds", "not_counted", *bounds, "steps", "seconds"]
+    columns += [*reached, *better, "run", "seed", "status", "counted", "budget", "score", "notes"]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    for study in report["studies"]:
+        for table in study["tables"]:
+            over = table["improvement"][0]["over"] if table["improvement"] else None
+            improvements = {one["group"]: one for one in table["improvement"] if one["over"] == over}
+            for row in table["groups"]:
+                line = {"kind": "group", "study": study["folder"], "env": " ".join(table["envs"])}
+                line |= {key: row[key] for key in ("group", "not_counted", "steps", "seconds")}
+                line |= {"num_seeds": len(row["seeds"]), "seeds": " ".join(map(str, row["seeds"]))}
+                for figure in _FIGURES:
+                    line |= _ends(figure, row[figure])
+                if row["reached"]:
+                    of = (table["threshold"], *(row["reached"][key] for key in ("runs", "of", "steps", "seconds")))
+                    line |= dict(zip(reached, of, strict=True))
+                line |= _ends(better[0], improvements.get(row["group"]))
+                writer.writerow(line)
+        for run in study["runs"]:
+            writer.writerow({**run, "kind": "run", "study": study["folder"], "notes": "; ".join(run["notes"])})
+    return text.getvalue().rstrip("\n")
+
+
+def _ends(name: str, estimate: dict[str, Any] | None) -> dict[str, Any]:
+    if estimate is None:
+        return {}
+    return {name: estimate["value"], f"{name}_low": estimate["low"], f"{name}_high": estimate["high"]}
+
+
+def to_markdown(report: dict[str, Any]) -> str:
+    """For people: tables, what varied, and every run that does not count with the reason."""
+    lines = ["# Report", ""]
+    for study in report["studies"]:
+        lines += [f"## {_cell(study['folder'])}", "", *_about(study), ""]
+        for table in study["tables"]:
+            lines += [*_table(table), ""]
+        rest = [run for run in study["runs"] if not run["counted"] or run["notes"]]
+        if rest:
+            lines += ["### Runs to know about", ""]
+            lines += _rows(("run", "group", "env", "seed", "status", "counted", "steps", "last score", "why"))
+            for run in rest:
+                known = [run[key] for key in ("run", "group", "env", "seed", "status")]
+                steps = f"{run['steps'] or 0:,} of {run['budget']:,}" if run["budget"] is not None else run["steps"]
+                counted = "yes" if run["counted"] else "no"
+                lines += _rows((*known, counted, steps, number(run["score"]), "; ".join(run["notes"])), head=False)
+            lines.append("")
+        if study["curves"]:
+            lines += [f"![Learning curves: mean over seeds, 95 % bootstrap interval](<{_cell(study['curves'])}>)", ""]
+    lines.append(
+        f"Scores are the {report['metric']} of the last evaluation. Brackets are 95 % percentile intervals of a "
+        f"bootstrap over seeds, stratified by task ({report['reps']:,} resamples, seed {report['seed']}), by rliable. "
+        "IQM is the mean of the middle half of the scores; the median is that of the tasks' means, or of the seeds "
+        "where there is one task. Steps and times are the median run's."
+    )
+    return "\n".join(lines)
+
+
+def _about(study: dict[str, Any]) -> list[str]:
+    counted = sum(run["counted"] for run in study["runs"])
+    varied = [f"{key} ({', '.join(_values(key, values))})" for key, values in study["varied"].items()]
+    more = f", and {len(varied) - _MOST_VARIED} more keys (--format json has all)" if len(varied) > _MOST_VARIED else ""
+    lines = [f"- {len(study['runs'])} run folders, of which {counted} count."]
+    lines.append(f"- Varied besides the seed: {_cell(', '.join(varied[:_MOST_VARIED]) + more) or 'nothing'}.")
+    versions = [f"{key} {values[0]}" for key, values in study["versions"].items() if len(values) == 1]
+    if versions:
+        lines.append(f"- Ran with {_cell(', '.join(versions))}.")
+    return lines + [f"- Note: {_cell(note)}." for note in study["notes"]]
+
+
+def _values(key: str, values: Sequence[str]) -> list[str]:
+    short = [short_value(key, value, values) for value in values]
+    return [*short[:4], "..."] if len(short) > 5 else short
+
+
+def _table(table: dict[str, Any]) -> list[str]:
+    gap, threshold = table["gamma"] is not None, table["threshold"]
+    normalised = "; ".join(f"{env} {number(low)} to {number(high)}" for env, (low, high) in table["ranges"].items())
+    one = f"{table['envs'][0]}" if len(table["envs"]) == 1 else f"{len(table['envs'])} tasks"
+    lines = [f"### {_cell(one)}: {table['metric']}" + (", normalised" if normalised else ""), ""]
+    if normalised:
+        lines += [f"0 and 1 are: {_cell(normalised)}.", ""]
+    head = ["group", "seeds", "mean", "median", "IQM"]
+    head += [f"optimality gap to {number(table['gamma'])}"] if gap else []
+    head += ["steps", "time"]
+    if threshold is not None:
+        head += [f"steps to {number(threshold)}", f"time to {number(threshold)}", "reached by"]
+    lines += _rows(head)
+    for row in table["groups"]:
+        cells = [
+            row["group"],
+            f"{len(row['seeds'])}" + (f" (+{row['not_counted']} not counted)" * bool(row["not_counted"])),
+        ]
+        cells += [_interval(row[figure]) for figure in _FIGURES[: 4 if gap else 3]]
+        cells += [_steps(row["steps"]), _time(row["seconds"])]
+        if threshold is not None:
+            reached = row["reached"]
+            cells += [_steps(reached["steps"]), _time(reached["seconds"]), f"{reached['runs']} of {reached['of']}"]
+        lines += _rows(cells, head=False)
+    if table["improvement"]:
+        lines += ["", *_rows(("a run of", "beats one of", "with probability"))]
+        for pair in table["improvement"]:
+            lines += _rows((pair["group"], pair["over"], _interval(pair)), head=False)
+    notes = [f"- {_cell(note)}." for note in table["notes"]]
+    if threshold is not None:
+        source = "evaluation" if table["threshold_of"] == "evaluations" else "mean of the last 100 training episodes"
+        notes.append(f"- The threshold counts as reached at the first {source} of at least {number(threshold)}.")
+    return [*lines, *([""] if notes else []), *notes]
+
+
+def number(value: float | None) -> str:
+    """Four digits that matter."""
+    if value is None:
+        return "-"
+    return f"{value:,.1f}" if abs(value) >= 100 else f"{value:.4g}"
+
+
+def _interval(estimate: dict[str, Any] | None) -> str:
+    if estimate is None:
+        return "-"
+    if estimate["low"] is None:
+        return f"{number(estimate['value'])} (one seed)"
+    return f"{number(estimate['value'])} [{number(estimate['low'])}, {number(estimate['high'])}]"
+
+
+def _steps(steps: float | None) -> str:
+    return "-" if steps is None else f"{steps:,.0f}"
+
+
+def _time(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 120
+        else f"{seconds / 60:.0f} min"
+        if seconds < 7200
+        else f"{seconds / 3600:.1f} h"
+    )
+
+
+def _rows(cells: Iterable[Any], head: bool = True) -> list[str]:
+    texts = ["-" if cell is None or cell == "" else _cell(str(cell)) for cell in cells]
+    return [f"| {' | '.join(texts)} |", *(["|" + "---|" * len(texts)] if head else [])]
+
+
+def _cell(text: str) -> str:
+    """Text from files, on one line and without a table's or terminal's own characters."""
+    return "".join(char if char.isprintable() else " " for char in text).replace("|", "\\|")
+
+
+FORMATS: dict[str, Callable[[dict[str, Any]], str]] = {"md": to_markdown, "csv": to_csv, "json": to_json}
