@@ -135,12 +135,13 @@ class Actor:
             stats[WAITING] += time.monotonic() - asked
             version = self.weights.fetch(policy)
             self.storage.set_initial_state(slots, memory.core)
+            places = np.array(slots)  # once, and not in every field of every row
             with policy.acting(), torch.no_grad():
                 for t in range(self.storage.num_steps):
-                    obs = self._row(env, policy, obs, memory, slots, t, version)
+                    obs = self._row(env, policy, obs, memory, places, t, version)
                     stats[HEARTBEAT] += 1
             # Where the last step led: also the next rollout's first row.
-            self.storage.add(slots, self.storage.num_steps, self._seen(obs, memory))
+            self.storage.add(places, self.storage.num_steps, self._seen(obs, memory))
             for slot in slots:
                 full_queue.put(slot)
 

@@ -78,6 +78,7 @@ class Agent(ABC):
         self.step = 0
         self.iteration_start = 0  # a resumed run may be in the midst of an iteration
         self.best_score: float | None = None
+        self.last_score: float | None = None  # of the last evaluation in this process
         self.every_eval = Every(eval_interval)
         self.episode_returns: deque[float] = deque(maxlen=100)
         self.episode_lengths: deque[int] = deque(maxlen=100)
@@ -184,6 +185,7 @@ class Agent(ABC):
 
     def _evaluate(self) -> dict[str, Any]:
         scores = self.eval()
+        self.last_score = scores["mean"]
         self.every_eval.done(self.step)
         names = ("mean", "std", "min", "max")
         success = {"eval/success": scores["success"]} if "success" in scores else {}

@@ -181,8 +181,9 @@ class DistributedStorage(Storage):
         """
         with lock:
             slots = [full_queue.get() for _ in range(batch_size)]
-        stack = lambda block: torch.stack([block[m].detach() for m in slots], 1)
-        batch = DistributedBatch({name: tree_map(stack, block) for name, block in storages.items()})
+        numbers = torch.tensor(slots)
+        take = lambda block: _time_major(block, slots, numbers)
+        batch = DistributedBatch({name: tree_map(take, block) for name, block in storages.items()})
         states = [init_actor_state_storages[m] for m in slots] if init_actor_state_storages else []
         batch["init_actor_states"] = tuple(torch.cat(parts, 1).detach() for parts in zip(*states, strict=True))
         for slot in slots:  # copied: from here on actors may write there
@@ -292,6 +293,14 @@ class _Queue:
 
     def put(self, number: int) -> None:
         return
+
+
+def _time_major(block: Any, slots: Sequence[int], numbers: Tensor) -> Tensor:
+    """A copy of these slots, [T + 1, B, ...]."""
+    if isinstance(block, Tensor) and block[0, 0].numel() < 1024:
+        # Small rows: two passes over them cost less than a slice and a piece of a stack for each slot.
+        return block.detach().index_select(0, numbers).transpose(0, 1).contiguous()
+    return torch.stack([block[slot].detach() for slot in slots], 1)
 
 
 def _write(view: np.ndarray, slot: Any, t: int, new: Any) -> None:
