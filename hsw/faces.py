@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import hsw.naming  # noqa: F401  whoever composes a config needs its resolvers
 from hsw.errors import ConfigError, HswError, Interrupted
 
 _SECRET = re.compile(r"(api[_-]?key|secret|password|passwd|access[_-]?token|auth[_-]?token)", re.IGNORECASE)
@@ -57,6 +58,25 @@ class JobError(BaseException):
     """Carries a job's error, its cause, past Hydra."""
 
 
+def describe(error: BaseException) -> tuple[str, int]:
+    """An error as one sentence and an exit code."""
+    if isinstance(error, Interrupted | HswError):
+        return str(error), error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted before anything was saved", 130
+    if isinstance(error, MemoryError):
+        return "out of memory", 6
+    if type(error).__module__.split(".")[0] in ("hydra", "omegaconf"):  # some of Hydra's are OSErrors
+        from hsw.suggest import explain
+
+        assert isinstance(error, Exception)
+        return explain(error, sys.argv[1:]), ConfigError.exit_code
+    if isinstance(error, OSError):
+        place = f" {error.filename}" if error.filename else ""
+        return f"cannot use{place}: {error.strerror or error}", 6
+    return f"unexpected {type(error).__name__}: {error}", 1
+
+
 def run_main(main: Callable[[], None]) -> None:
     """Run a command; an error ends the process with one sentence and its exit code."""
     try:
@@ -66,27 +86,9 @@ def run_main(main: Callable[[], None]) -> None:
             raise (job.__cause__ or job) from None
     except BrokenPipeError:  # whoever read the output has seen enough
         os._exit(0)
-    except Interrupted as stop:
-        _leave(str(stop), stop.exit_code)
-    except KeyboardInterrupt:
-        _leave("interrupted before anything was saved", 130)
-    except HswError as error:
-        _leave(str(error), error.exit_code)
-    except MemoryError:
-        _leave("out of memory", 6)
-    except Exception as error:
-        if type(error).__module__.split(".")[0] in ("hydra", "omegaconf"):  # some of Hydra's are OSErrors
-            from hsw.suggest import explain
-
-            _leave(explain(error, sys.argv[1:]), ConfigError.exit_code)
-        if isinstance(error, OSError):
-            place = f" {error.filename}" if error.filename else ""
-            _leave(f"cannot use{place}: {error.strerror or error}", 6)
-        print(f"hsw: unexpected {type(error).__name__}: {error}", file=sys.stderr)
-        traceback.print_exc()
-        sys.exit(1)
-
-
-def _leave(message: str, code: int) -> None:
-    print(f"hsw: {message}", file=sys.stderr, flush=True)
-    sys.exit(code)
+    except (Exception, KeyboardInterrupt) as error:
+        message, code = describe(error)
+        print(f"hsw: {message}", file=sys.stderr, flush=True)
+        if code == 1 and message.startswith("unexpected "):
+            traceback.print_exc()
+        sys.exit(code)

@@ -10,9 +10,11 @@ from typing import Any
 
 import hydra
 import pytest
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from hsw.build import build_agent, check
+from hsw.build import build_agent, check, identity
 from hsw.env import VectorEnv
 from hsw.errors import ConfigError
 from hsw.faces import conf_folder
@@ -102,9 +104,36 @@ def test_preset_is_found_by_itself_and_yields_to_the_command_line(preset: str) -
     assert compose(*choices, "algorithm.lr=0.125").algorithm.lr == 0.125
 
 
+def test_there_are_the_five_studies() -> None:
+    assert set(names("experiments")) >= {"all_agents", "daac_vs_ppo", "her_strategies", "impala_scaling", "value_freq"}
+
+
 @pytest.mark.parametrize("study", names("experiments"))
-def test_study_composes(study: str) -> None:
-    check(compose(f"experiments={study}"))
+def test_every_job_of_a_study_composes_and_yields_to_the_command_line(study: str) -> None:
+    hydra_node = OmegaConf.load(conf_folder() / "experiments" / f"{study}.yaml").hydra
+    assert hydra_node.mode == "MULTIRUN"
+    params = [f"{key}={value}" for key, value in hydra_node.sweeper.params.items() if key != "seed"]
+    assert "seed" in hydra_node.sweeper.params
+    jobs = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(params), None)[0]
+    configs = []
+    for job in jobs:
+        config = compose(*job, f"experiments={study}")
+        check(config)
+        configs.append(identity(config))
+        smoke = compose(*job, f"experiments={study}", "budget=smoke")
+        check(smoke)
+        assert smoke.num_train_steps < config.num_train_steps
+    assert all(configs.count(config) == 1 for config in configs)
+    assert compose(*jobs[-1], f"experiments={study}", "budget=smoke", "num_train_steps=7").num_train_steps == 7
+
+
+@pytest.mark.parametrize("pair", names("pair"))
+def test_pair_picks_an_agent_an_env_and_their_preset(pair: str) -> None:
+    config = compose(f"pair={pair}")
+    check(config)
+    agent = max((agent for agent in names("agent") if pair.startswith(f"{agent}_")), key=len)
+    assert config == compose(f"agent={agent}", f"env={pair.removeprefix(f'{agent}_')}")
+    assert OmegaConf.merge(config, OmegaConf.load(conf_folder() / "preset" / f"{pair}.yaml")) == config
 
 
 @pytest.mark.parametrize("env", names("env"))

@@ -19,6 +19,7 @@ class Settings:
         num_train_steps: Budget, in valid environment steps summed over environments.
         tag: Name of what is being tried; wandb's group.
         resume: A run folder to continue.
+        fail_fast: A sweep's first failed job keeps the others from starting.
         allow: Further packages that targets may come from; only the command line's counts.
         checkpoint_interval: Steps between checkpoints.
         eval_interval: Steps between evaluations; null evaluates at the end only.
@@ -33,6 +34,7 @@ class Settings:
     num_train_steps: Annotated[int, Range(1)]
     tag: str
     resume: str | None
+    fail_fast: bool
     allow: list[str]
     checkpoint_interval: Annotated[int, Range(1)]
     eval_interval: Annotated[int | None, Range(1)]
@@ -50,4 +52,14 @@ class Settings:
 
 
 # What a resumed run may change: how long it runs, how it reports, where it computes.
-CHANGEABLE = ("num_train_steps", "logger", "device", "threads", "quiet", "checkpoint_interval", "allow", "resume")
+CHANGEABLE = (
+    "num_train_steps",
+    "logger",
+    "device",
+    "threads",
+    "quiet",
+    "checkpoint_interval",
+    "fail_fast",
+    "allow",
+    "resume",
+)

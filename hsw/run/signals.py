@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: the first asks the run to save and stop, the second stops it at once."""
+"""SIGINT, SIGTERM and a cluster's SIGUSR2: the first asks the run to save and stop, the second stops it at once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ class StopSignals:
 
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():
-            for signum in (signal.SIGINT, signal.SIGTERM):
+            asked = [signal.SIGINT, signal.SIGTERM]
+            if callable(signal.getsignal(signal.SIGUSR2)):  # a cluster's, which requeues the job: only once it is saved
+                asked.append(signal.SIGUSR2)
+            for signum in asked:
                 self._previous[signum] = signal.signal(signum, self._handle)
         return self
 

@@ -1,0 +1,33 @@
+"""The table at the end of a sweep: a row per job, as text and as csv."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import Any
+
+COLUMNS = ("job", "status", "return", "steps", "seconds", "exit_code", "note")
+
+
+def as_csv(rows: list[dict[str, Any]]) -> str:
+    """With every column."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, COLUMNS, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+def as_text(rows: list[dict[str, Any]]) -> str:
+    """For a terminal."""
+    formats: dict[str, str] = {"return": ".1f", "steps": ",", "seconds": ".1f"}
+    cells = [[*COLUMNS[:5], "note"]]
+    for row in rows:
+        shown = {key: "" if row[key] is None else format(row[key], formats.get(key, "")) for key in COLUMNS}
+        cells.append([shown[key] for key in cells[0]])
+    widths = [max(len(line[column]) for line in cells) for column in range(5)]
+    lines = []
+    for job, status, *figures, note in cells:
+        right = [figure.rjust(width) for figure, width in zip(figures, widths[2:], strict=True)]
+        lines.append("  ".join([job.ljust(widths[0]), status.ljust(widths[1]), *right, note]).rstrip())
+    return "\n".join(lines)

@@ -1,0 +1,85 @@
+"""status.json: how a run stands, for a rerun of its sweep and for reports."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from hsw.errors import ConfigError, CorruptError, ResourceError
+
+_NAME = "status.json"
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """Write a small file that is whole or not there.
+
+    Raises:
+        ResourceError: If the disk does not take it.
+    """
+    temporary = path.with_name(f".{path.name}-{os.getpid()}")
+    try:
+        with temporary.open("w") as file:
+            file.write(json.dumps(values, indent=1) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise ResourceError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def write_status(folder: Path, values: dict[str, Any]) -> None:
+    """Write status.json.
+
+    Args:
+        folder: Of the run, which this process owns.
+        values: status (running, done, failed or interrupted), identity and num_train_steps; of a run that ended also
+            exit_code, error, steps, seconds and return.
+
+    Raises:
+        ResourceError: If the disk does not take it.
+    """
+    write_json(folder / _NAME, values)
+
+
+def read_status(folder: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
+    """What the folder's earlier run wrote, if there was one.
+
+    Args:
+        folder: Of the run.
+        identity: What makes the present run what it is, by name.
+
+    Raises:
+        ConfigError: If the earlier run was another one.
+        CorruptError: If status.json cannot be read.
+    """
+    path = folder / _NAME
+    if not path.is_file():
+        if (folder / "checkpoints").exists() or (folder / "config.yaml").exists():
+            raise ConfigError(f"{folder} holds a run that does not say which; move it away to run this job")
+        return None
+    try:
+        status: dict[str, Any] = json.loads(path.read_bytes())
+        theirs, _ = status["identity"], status["status"]
+        names = sorted(key for key in {*theirs, *identity} if theirs.get(key) != identity.get(key))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise CorruptError(f"{path} cannot be read; delete {folder} to run the job anew") from error
+    if names:
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        shown = ", ".join(f"{name}={theirs.get(name)}" for name in names[:3])
+        raise ConfigError(
+            f"{folder} holds a run with {shown}{more}; "
+            "take another folder (hydra.sweep.dir=<folder>), or delete this one"
+        )
+    return status
+
+
+def stored_identity(folder: Path) -> dict[str, Any] | None:
+    """The identity in status.json, which a resumed run keeps; None if it cannot be read."""
+    try:
+        stored: Any = json.loads((folder / _NAME).read_bytes())["identity"]
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return stored if isinstance(stored, dict) else None

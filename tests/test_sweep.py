@@ -1,0 +1,238 @@
+"""Sweeps: jobs that fail, sweeps that are stopped, killed and run again, and where all that is written."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hsw.naming import job_name, safe_name, study_name
+from hsw.run.checkpoint import list_checkpoints
+from hsw.run.folder import RunFolder
+from tests.runs import TINY, call, differences, finish, newest, run_dir, start, wait_for, without_times
+
+SWEEP = ("--multirun", *TINY)  # flags stand before overrides
+HALFWAY = (*SWEEP, "storage.num_steps=128", "num_train_steps=2000", "checkpoint_interval=400", "seed=1,2")
+
+
+def sweep_dir(folder: Path) -> str:
+    return f"hydra.sweep.dir={folder}"
+
+
+def table(folder: Path) -> dict[str, dict[str, str]]:
+    """jobs.csv, by job."""
+    with (folder / "jobs.csv").open() as file:
+        return {row["job"]: row for row in csv.DictReader(file)}
+
+
+def status(folder: Path) -> Any:
+    return json.loads((folder / "status.json").read_text())
+
+
+def times(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize(
+    "text", ["../../x", "a" * 300, "a\0b", "größe-π", "", ".", "..", "a/b", "-x", "a b", "~/x", "ü"]
+)
+def test_any_text_becomes_the_name_of_one_folder(text: str, tmp_path: Path) -> None:
+    name = safe_name(text)
+    (tmp_path / "root" / name).mkdir(parents=True)
+    assert [path.name for path in (tmp_path / "root").iterdir()] == [name]
+    assert len(name) <= 100
+    assert name != safe_name(text + "x")
+
+
+def test_a_job_is_named_by_what_varies_whatever_the_order() -> None:
+    assert job_name(["seed=1", "quiet=true", "agent=daac"], ["quiet"]) == "agent-daac+seed-1"
+    assert job_name(["agent=daac", "seed=1"]) == "agent-daac+seed-1"
+    assert job_name(["+env.kwargs.gravity=9", "~preset"]).startswith("env.kwargs.gravity-9+_preset-")
+    names = {job_name([f"network.hidden_sizes=[{size},8]"]) for size in range(20)}
+    assert len(names) == 20
+    assert study_name(None, "default") == "sweep"
+    assert study_name(None, "mine") == "mine"
+    assert study_name("daac_vs_ppo", "mine") == "daac_vs_ppo"
+
+
+# FAULTS row 23: job 2 of 3 fails.
+def test_a_failed_job_stops_no_other_and_a_rerun_skips_what_is_done(tmp_path: Path) -> None:
+    study = tmp_path / "study"
+    lrs = "algorithm.lr=1e-3,-1,1e-4"
+    first = call(*SWEEP, lrs, sweep_dir(study))
+    assert first.refused(2, "1 of 3 jobs failed", "algorithm.lr--1", "algorithm.lr=-1 must be")
+    rows = table(study)
+    assert [row["status"] for row in rows.values()] == ["done", "failed", "done"]
+    assert all(line in first.out for line in rows)
+    done = study / "algorithm.lr-0.001"
+    assert float(rows[done.name]["return"]) == status(done)["return"]
+    assert int(rows[done.name]["steps"]) == status(done)["steps"] >= 128
+    assert not list(study.glob(".notes*"))
+    before = times(done)
+    second = call(*SWEEP, lrs, sweep_dir(study))
+    assert second.refused(2, "1 of 3 jobs failed")
+    assert times(done) == before
+    assert table(study)[done.name]["note"] == "done before"
+
+
+def test_fail_fast_starts_no_job_after_a_failure(tmp_path: Path) -> None:
+    result = call(*SWEEP, "algorithm.lr=-1,1e-3", "fail_fast=true", sweep_dir(tmp_path))
+    assert result.refused(2, "1 of 2 jobs failed")
+    assert [row["status"] for row in table(tmp_path).values()] == ["failed", "not started"]
+
+
+def test_a_job_with_another_config_is_refused_and_one_with_more_budget_goes_on(tmp_path: Path) -> None:
+    seeds = ("seed=1,2", sweep_dir(tmp_path))
+    assert call(*SWEEP, *seeds).code == 0
+    kept = times(tmp_path / "seed-1")
+    other = call(*SWEEP, *seeds, "algorithm.entropy_coef=0.5")
+    assert other.refused(2, "2 of 2 jobs failed", "holds a run with algorithm.entropy_coef=", "hydra.sweep.dir=")
+    assert times(tmp_path / "seed-1") == kept
+    assert status(tmp_path / "seed-1")["status"] == "done"
+    more = call(*SWEEP, *seeds, "num_train_steps=300", "checkpoint_interval=100")
+    assert more.code == 0, more.err
+    assert newest(tmp_path / "seed-1")["step"] >= 300
+    assert status(tmp_path / "seed-1")["num_train_steps"] == 300
+    assert call(f"resume={tmp_path / 'seed-1'}", "num_train_steps=400").code == 0  # by itself, and still the same job
+    assert call(*SWEEP, *seeds, "num_train_steps=300").code == 0
+
+
+# FAULTS row 6, within a sweep.
+def test_a_job_whose_folder_is_in_use_fails_and_the_others_run(tmp_path: Path) -> None:
+    owner = RunFolder(tmp_path / "seed-1")
+    try:
+        result = call(*SWEEP, "seed=1,2", sweep_dir(tmp_path))
+    finally:
+        owner.close()
+    assert result.refused(2, "1 of 2 jobs failed", f"in use by process {os.getpid()}")
+    assert [row["status"] for row in table(tmp_path).values()] == ["failed", "done"]
+    assert call(*SWEEP, "seed=1,2", sweep_dir(tmp_path)).code == 0
+
+
+def test_a_folder_with_a_run_that_is_not_the_sweeps_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "seed-1").mkdir()
+    (tmp_path / "seed-1" / "config.yaml").write_text("seed: 7\n")
+    assert call(*SWEEP, "seed=1,2", sweep_dir(tmp_path)).refused(2, "does not say which")
+    (tmp_path / "seed-1" / "status.json").write_text("[")
+    assert call(*SWEEP, "seed=1,2", sweep_dir(tmp_path)).refused(7, "status.json cannot be read")
+    assert (tmp_path / "seed-1" / "config.yaml").read_text() == "seed: 7\n"
+
+
+def test_a_single_run_leaves_its_status(tmp_path: Path) -> None:
+    assert call(*TINY, run_dir(tmp_path)).code == 0
+    left = status(tmp_path)
+    assert (left["status"], left["exit_code"], left["return"]) == ("done", 0, newest(tmp_path)["best_score"])
+    failed = tmp_path / "failed"
+    assert call(*TINY, "env.id=tests.envs:Nothing-v0", run_dir(failed)).code == 2
+    assert status(failed)["status"] == "failed"
+    assert status(failed)["error"]
+
+
+# FAULTS row 23: the sweep is stopped, and killed, and run again.
+def test_a_sweep_stopped_and_killed_ends_as_one_that_never_was(tmp_path: Path) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert call(*HALFWAY, sweep_dir(whole)).code == 0
+
+    def stop(job: str, signum: int) -> Any:
+        process = start(*HALFWAY, sweep_dir(parts))
+        checkpoints = parts / job / "checkpoints"
+        wait_for(lambda: process.poll() is not None or (checkpoints.is_dir() and list_checkpoints(checkpoints)))
+        os.kill(process.pid, signum)
+        return finish(process)
+
+    stopped = stop("seed-1", signal.SIGTERM)
+    assert stopped.refused(143, "the sweep was stopped by signal 15")
+    assert [row["status"] for row in table(parts).values()] == ["interrupted", "not started"]
+    assert status(parts / "seed-1")["status"] == "interrupted"
+
+    assert stop("seed-2", signal.SIGKILL).code == -signal.SIGKILL
+    assert [status(parts / f"seed-{n}")["status"] for n in (1, 2)] == ["done", "running"]
+    assert 0 < newest(parts / "seed-2")["step"] < 2000
+    before = times(parts / "seed-1")
+
+    end = call(*HALFWAY, sweep_dir(parts))
+    assert end.code == 0, end.err
+    assert times(parts / "seed-1") == before
+    assert not list(parts.glob(".notes*"))
+    for job in ("seed-1", "seed-2"):
+        ends = [newest(folder / job) for folder in (whole, parts)]
+        for state in ends:
+            state.pop("logger")
+        assert differences(*ends) == []
+        assert without_times(whole / job) == without_times(parts / job)
+
+
+@pytest.mark.slow
+def test_wandb_is_one_run_per_job_in_the_studys_group(tmp_path: Path) -> None:
+    wandb = (*SWEEP, "seed=1,2", "logger=wandb", "logger.mode=offline", sweep_dir(tmp_path), "tag=mine")
+    result = call(*wandb)
+    assert result.code == 0, result.err
+    saved = (tmp_path / "seed-2" / "config.yaml").read_text()
+    assert "group: mine\n" in saved
+    assert "name: seed-2\n" in saved
+    assert "- ppo\n" in saved
+    assert call(*wandb, "num_train_steps=300").code == 0  # both are resumed
+    for job in ("seed-1", "seed-2"):
+        runs = [path.name.rpartition("-")[2] for path in (tmp_path / job / "wandb").glob("offline-run-*")]
+        assert (len(runs), len(set(runs))) == (2, 1)  # two sessions, one id
+    assert len({path.name.rpartition("-")[2] for path in tmp_path.glob("*/wandb/offline-run-*")}) == 2
+
+
+@pytest.mark.slow
+def test_joblib_runs_jobs_in_processes_of_one_thread(tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    jobs = ("pair=ppo_cartpole,impala_catch", "seed=1,2", "num_train_steps=300", "eval_episodes=2", "quiet=true")
+    result = finish(start("--multirun", "hydra/launcher=joblib", *jobs, sweep_dir(tmp_path)), timeout=120)
+    assert result.code == 0, result.err
+    assert {row["status"] for row in table(tmp_path).values()} == {"done"}
+    assert all("threads: 1\n" in path.read_text() for path in tmp_path.glob("*/config.yaml"))
+
+    long = (
+        "hydra/launcher=joblib",
+        *HALFWAY[1:-1],
+        "seed=1,2,3",
+        "num_train_steps=200000",
+        sweep_dir(tmp_path / "long"),
+    )
+    process = start("--multirun", *long)
+    both = [tmp_path / "long" / f"seed-{n}" / "checkpoints" for n in (1, 2)]
+    wait_for(lambda: process.poll() is not None or all(path.is_dir() and list_checkpoints(path) for path in both))
+    os.kill(process.pid, signal.SIGTERM)
+    assert finish(process).refused(143, "stopped by signal 15")
+    rows = table(tmp_path / "long")
+    assert [row["status"] for row in rows.values()] == ["interrupted", "interrupted", "not started"]
+
+
+@pytest.mark.slow
+def test_submitit_saves_a_preempted_job_and_resumes_it_in_its_folder(tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    jobs = (*HALFWAY[1:-1], "seed=1,2", "num_train_steps=20000", "checkpoint_interval=100000")
+    assert call("--multirun", *jobs, sweep_dir(whole)).code == 0
+    process = start("--multirun", "hydra/launcher=submitit_local", *jobs, sweep_dir(parts))
+    metrics = parts / "seed-1" / "metrics.jsonl"
+    wait_for(lambda: process.poll() is not None or (metrics.exists() and len(metrics.read_text().splitlines()) > 3))
+    (pid,) = parts.glob(".notes*/0.pid")
+    os.kill(int(pid.read_text().split()[1]), signal.SIGUSR2)
+    wait_for(lambda: status(parts / "seed-1")["status"] == "interrupted")
+    saved = newest(parts / "seed-1")["step"]
+    assert 0 < saved < 20000
+    result = finish(process, timeout=120)
+    assert result.code == 0, result.err
+    assert {row["status"] for row in table(parts).values()} == {"done"}
+    assert differences(newest(whole / "seed-1")["policy"], newest(parts / "seed-1")["policy"]) == []
+    assert without_times(whole / "seed-1") == without_times(parts / "seed-1")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("study", ["all_agents", "daac_vs_ppo", "her_strategies", "impala_scaling", "value_freq"])
+def test_study_runs_on_a_smoke_budget(study: str, tmp_path: Path) -> None:
+    result = call(f"experiments={study}", "budget=smoke", "quiet=true", sweep_dir(tmp_path))
+    assert result.code == 0, result.err
+    assert {row["status"] for row in table(tmp_path).values()} == {"done"}
+    assert all(row["return"] for row in table(tmp_path).values())
