@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help train test lint slow bench bench-peers results clean
+.PHONY: help train test smoke lint slow bench bench-peers results clean
 
 help: ## Show this help.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -25,6 +25,9 @@ train: $(VENV)/.core ## Train: make train ARGS="storage=decoupled agent=daac".
 
 test: $(VENV)/.dev lint ## Lint, check types and run the fast tests.
 	$(BIN)/pytest -n auto $(ARGS)
+
+smoke: $(VENV)/.dev ## Every agent once, as a study of minutes.
+	$(BIN)/python -m hsw.train experiments=all_agents budget=smoke $(ARGS)
 
 lint: $(VENV)/.dev ## ruff and mypy.
 	$(BIN)/ruff check hsw tests benchmarks

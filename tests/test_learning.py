@@ -56,3 +56,17 @@ def test_hindsight_reaches_with_the_fetch_arm(tmp_path, seed):
 @pytest.mark.parametrize("seed", range(1, 4))
 def test_sac_swings_the_pendulum_up(tmp_path, seed):
     assert _score(tmp_path, "eval/return_mean", "agent=sac", "env=pendulum", f"seed={seed}") >= -200
+
+
+@pytest.mark.parametrize("seed", range(1, 6))
+@pytest.mark.parametrize(("env", "budget", "score"), [("catch", 100_000, 0.95), ("cartpole", 500_000, 450.0)])
+def test_impala_solves_within_the_budget(tmp_path, env, budget, score, seed):
+    row = _final_evaluation(tmp_path / "run", "agent=impala", f"env={env}", f"seed={seed}")
+    assert row["step"] <= budget
+    assert row["eval/return_mean"] >= score
+
+
+def test_impala_learns_minatar(tmp_path):
+    pytest.importorskip("minatar")
+    row = _final_evaluation(tmp_path / "run", "agent=impala", "env=minatar_breakout", "num_train_steps=2000000")
+    assert row["eval/return_mean"] >= 3.0  # an untrained policy scores below 1

@@ -3,12 +3,14 @@
 import csv
 import io
 import json
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from absl import logging as absl_logging
 from rliable import library, metrics
 
 from hsw.report import cli, read_ranges, report
@@ -17,6 +19,9 @@ from hsw.study.groups import group_runs
 from hsw.study.results import find_studies, read_run
 from hsw.study.tables import to_csv, to_json, to_markdown
 from tests.runs import call
+
+# rliable brings absl, whose log handler closes the stream that was stderr when it was imported: pytest's.
+absl_logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 PROCGEN = json.loads((Path(__file__).parent / "data" / "procgen_scores.json").read_text())
 GAMES = sorted(PROCGEN["ranges"])
