@@ -15,7 +15,7 @@ from hsw.ranges import Range
 from hsw.spaces import SpaceLike, read_space, tree_map
 from hsw.storage.base import Storage
 from hsw.storage.records import Field, check_memory, from_fields, part_of, record_dtype, space_fields, to_fields
-from hsw.storage.ring import Ring
+from hsw.storage.ring import EMPTY, Ring
 from hsw.storage.rows import RowWriter
 
 
@@ -169,8 +169,6 @@ class ReplayStorage(Storage):
         if self.ring is not None and self.ring.steps.any():
             self.ring.end(np.flatnonzero(self.ring.steps))
 
-    # -- drawing ----------------------------------------------------------------------------------------------------
-
     def sample(self, step: int = 0) -> Any:
         """One batch of batch_size transitions, drawn uniformly and with replacement.
 
@@ -180,13 +178,9 @@ class ReplayStorage(Storage):
         Raises:
             ConfigError: If nothing is stored.
         """
-        ring = self._filled()
-        return self._batch(ring, ring.draw(self._firsts(), self.batch_size, self.random))
-
-    def _filled(self) -> Ring:
-        if self.ring is None or (self.ring.heads == self._firsts()).all():
-            raise ConfigError("the replay is empty; add transitions before drawing from it")
-        return self.ring
+        if self.ring is None:
+            raise ConfigError(EMPTY)
+        return self._batch(self.ring, self.ring.draw(self._firsts(), self.batch_size, self.random))
 
     def generate_batches(
         self,
@@ -209,19 +203,20 @@ class ReplayStorage(Storage):
         """
         size = self.batch_size if mini_batch_size is None else mini_batch_size
         if min(num_mini_batch, size, num_epochs) < 1:
-            raise ConfigError(
-                f"{num_epochs} x {num_mini_batch} batches of {size} cannot be drawn; all must be 1 or more"
-            )
-        self._filled()
-        return self._batches(num_epochs * num_mini_batch, size, shuffle)
+            raise ConfigError(f"{num_epochs} x {num_mini_batch} batches of {size}: all must be 1 or more")
+        if self.ring is None or (self.ring.heads == self._firsts()).all():
+            raise ConfigError(EMPTY)
+        return self._batches(self.ring, num_epochs * num_mini_batch, size, shuffle)
 
-    def _batches(self, count: int, size: int, shuffle: bool) -> Iterator[Any]:
+    def _batches(self, ring: Ring, count: int, size: int, shuffle: bool) -> Iterator[Any]:
         for index in range(count):
-            ring = self._filled()  # also if it was reset since the batch before
             if shuffle:
                 places = ring.draw(self._firsts(), size, self.random)
             else:
-                places = ring.ordered(self._firsts()).take(np.arange(index * size, (index + 1) * size), mode="wrap")
+                places = ring.ordered(self._firsts())
+                if len(places) == 0:  # it was reset since the batch before
+                    raise ConfigError(EMPTY)
+                places = places.take(np.arange(index * size, (index + 1) * size), mode="wrap")
             yield self._batch(ring, places)
 
     def _firsts(self) -> np.ndarray:

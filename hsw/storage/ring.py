@@ -14,6 +14,8 @@ from hsw.storage.records import describe
 
 _PIECE_BYTES = 2**26  # what a piece of a RowLog takes in memory beside the ring
 
+EMPTY = "the replay is empty; add transitions before drawing from it"
+
 # What stands in a record's field "offsets" where it holds no transition.
 PENDING, LAST = -1, -2  # the running episode's newest observation; an ended episode's last one
 
@@ -100,9 +102,15 @@ class Ring:
         return self._bytes.take(places, 0).view(self.memory.dtype)[:, 0]
 
     def draw(self, firsts: np.ndarray, size: int, random: np.random.Generator) -> np.ndarray:
-        """Places of transitions among the rows from firsts on, uniformly and with replacement, [size]."""
+        """Places of transitions among the rows from firsts on, uniformly and with replacement, [size].
+
+        Raises:
+            ConfigError: If there is none.
+        """
         counts = self.heads - firsts
         ends = np.cumsum(counts)
+        if ends[-1] == 0:
+            raise ConfigError(EMPTY)
         found: list[np.ndarray] = []
         missing = size
         while missing > 0:  # again if the draws met too many last observations, which are no transitions

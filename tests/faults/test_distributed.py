@@ -94,7 +94,8 @@ def hang_once(path: Path) -> Counter:
 
 
 def test_an_actor_that_hangs_is_replaced(tmp_path: Path, caplog: Any) -> None:
-    agent = distributed_agent(partial(hang_once, tmp_path / "hung"), actor_timeout=1.0)
+    # One actor: two would be done before the second had counted as hung.
+    agent = distributed_agent(partial(hang_once, tmp_path / "hung"), actor_timeout=1.0, num_actors=1)
     agent.train(2000)
     assert agent.step >= 2000
     assert "has not made a step for 1 s; it is started again, and 9 restarts are left" in caplog.text
