@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import inspect
 import logging
 import queue
 import threading
@@ -14,15 +12,14 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-import torch
-
 from hsw.agent.actor import WAITING, Actor, SharedWeights
 from hsw.agent.base import Agent, load_policy
 from hsw.agent.pool import ActorPool, PoolClosed
-from hsw.algorithm import IMPALA, Algorithm
+from hsw.agent.recipe import algorithm_of, check_names, policy_of, read_weights
+from hsw.algorithm import Algorithm
 from hsw.env import VectorEnv, remaker, vector_of
-from hsw.errors import ConfigError, CorruptError
-from hsw.network import Policy, RecurrentActorCritic
+from hsw.errors import ConfigError
+from hsw.network import Policy
 from hsw.ranges import Range
 from hsw.run.run import Run
 from hsw.seeding import ENV, EVAL_ENV, derive_seed
@@ -107,14 +104,14 @@ class DistributedAgent(Agent):
     ) -> None:
         if pretraining and intrinsic_reward is None:
             raise ConfigError("pretraining=True needs intrinsic_reward")
-        _check_names(recipe)
+        check_names(recipe)
         batch_size = storage.batch_size if storage else recipe.pop("batch_size", 32)
         num_envs = recipe.pop("num_envs", max(1, min(16, (num_storages - batch_size) // num_actors)))
         self._make_env = remaker(env, num_envs)
         vector = env if isinstance(env, VectorEnv) else self._make_env(seed=seed)
         spaces = vector.observation_space, vector.action_space
-        policy = policy or _policy_of(spaces, recipe)
-        algorithm = algorithm or _algorithm_of(policy, recipe)
+        policy = policy or policy_of(spaces, recipe)
+        algorithm = algorithm or algorithm_of(policy, recipe)
         storage = storage or DistributedStorage(*spaces, str(device), num_steps, num_storages, batch_size)
         _check_slots(vector.num_envs, storage.num_storages, storage.batch_size)
         super().__init__(
@@ -164,7 +161,7 @@ class DistributedAgent(Agent):
             Interrupted, NonFiniteError: As in Agent.
         """
         if init_model_path is not None:
-            load_policy(self.policy, _read_weights(Path(init_model_path)))
+            load_policy(self.policy, read_weights(Path(init_model_path)))
         super().train(num_train_steps)
         if self.pretraining:
             self._save_weights()
@@ -351,42 +348,3 @@ def _check_slots(num_envs: int, num_storages: int, batch_size: int) -> None:
             f"num_storages={num_storages} does not keep both a batch of batch_size={batch_size} and an actor with "
             f"{num_envs} environments going; it must be at least {needed}"
         )
-
-
-def _arguments(kind: type, *given: str) -> set[str]:
-    return set(inspect.signature(kind).parameters) - set(given)
-
-
-_POLICY = _arguments(RecurrentActorCritic, "observation_space", "action_space")
-_ALGORITHM = _arguments(IMPALA, "policy")
-
-
-def _check_names(recipe: dict[str, Any]) -> None:
-    known = sorted(_POLICY | _ALGORITHM | {"num_envs", "batch_size", "hidden_dim"})
-    for name in recipe:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, 1, 0.0)[0]
-            raise TypeError(f"DistributedAgent has no argument {name!r}; did you mean {near!r}?")
-
-
-def _policy_of(spaces: tuple[Any, Any], recipe: dict[str, Any]) -> RecurrentActorCritic:
-    arguments = {name: value for name, value in recipe.items() if name in _POLICY}
-    if "hidden_dim" in recipe:
-        arguments["hidden_sizes"] = (recipe["hidden_dim"],) * 2
-    return RecurrentActorCritic(*spaces, **arguments)
-
-
-def _algorithm_of(policy: Any, recipe: dict[str, Any]) -> IMPALA:
-    return IMPALA(policy, **{name: value for name, value in recipe.items() if name in _ALGORITHM})
-
-
-def _read_weights(path: Path) -> dict[str, torch.Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    if not path.is_file():
-        raise ConfigError(f"there is no file {path} to take weights from")
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise CorruptError(f"{path} cannot be read: {error}") from error
