@@ -11,7 +11,7 @@ import hsw
 
 ROOT = Path(hsw.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
-BASE = {"", "spaces", "rowlog", "returns", "errors", "seeding", "ranges", "device"}
+BASE = {"", "spaces", "rowlog", "returns", "moments", "errors", "seeding", "ranges", "device"}
 # The modules at the top are the entry points and what serves them; only the former know Hydra.
 TOP = {path.stem for path in ROOT.glob("*.py")} - BASE - {"__init__"}
 ENTRY = {"train", "eval", "build", "faces", "naming", "suggest", "sweep", "report", "export", "tune"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable
 from typing import Annotated, Any, ClassVar
 
@@ -80,11 +80,13 @@ class Agent(ABC):
         self.best_score: float | None = None
         self.last_score: float | None = None  # of the last evaluation in this process
         self.every_eval = Every(eval_interval)
+        self.every_log = Every(None)  # of loops that take many updates to a logged row
         self.episode_returns: deque[float] = deque(maxlen=100)
         self.episode_lengths: deque[int] = deque(maxlen=100)
         self.episode_successes: deque[bool] = deque(maxlen=100)  # of environments that tell
         self.obs: Any = None
         self._budget = 0
+        self._sums: dict[str, float] = defaultdict(float)  # of the updates' figures since the last logged row
         storage.bind(policy, algorithm)
         storage.seed(derive_seed(seed, STORAGE))
 
@@ -134,6 +136,7 @@ class Agent(ABC):
             while self.iteration_start < self._budget:
                 if self.every_eval.due(self.iteration_start):
                     self._evaluate()
+                self.every_log.done(self.iteration_start)
                 begin, start = self.step, time.perf_counter()
                 metrics = self._iterate()
                 self.iteration_start = self.step
@@ -207,6 +210,23 @@ class Agent(ABC):
             metrics["train/success"] = float(np.mean(self.episode_successes))
         return metrics
 
+    def _iteration_ends(self) -> bool:
+        """Whether it is time to log, to evaluate, to save or to stop."""
+        every = (self.every_log, self.every_eval, self.services.every_checkpoint)
+        return self.step >= self._budget or any(one.due(self.step) for one in every)
+
+    def _add_figures(self, figures: dict[str, float]) -> None:
+        """Count an update and its figures towards the next logged row."""
+        for name, value in {**figures, "updates": 1}.items():
+            self._sums[name] += value
+
+    def _mean_figures(self) -> dict[str, float]:
+        """The logged row: means over its updates."""
+        updates = self._sums.pop("updates", 0)
+        means = {f"learn/{name}": total / updates for name, total in self._sums.items()}
+        self._sums.clear()
+        return means
+
     def _count_episodes(self) -> None:
         for episode in self.env.pop_episodes():
             self.episode_returns.append(episode.episode_return)
@@ -272,6 +292,8 @@ class Agent(ABC):
         if difference:
             log.warning(difference)
         self.obs = tree_map(lambda part: part.numpy(), state["obs"]) if state["obs"] is not None else None
+        if not self.env.exact:
+            self.storage.truncate()
 
 
 def load_policy(policy: Policy, weights: dict[str, torch.Tensor]) -> None:

@@ -6,7 +6,6 @@ import logging
 import queue
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -21,7 +20,7 @@ from hsw.env import VectorEnv, remaker, vector_of
 from hsw.errors import ConfigError
 from hsw.network import Policy
 from hsw.ranges import Range
-from hsw.run.run import Run
+from hsw.run.run import Every, Run
 from hsw.seeding import ENV, EVAL_ENV, derive_seed
 from hsw.storage import DistributedStorage
 
@@ -129,7 +128,8 @@ class DistributedAgent(Agent):
             run=run,
         )
         vector.close()  # it has told its spaces; the actors build their own
-        self.num_actors, self.num_learners, self.log_interval = num_actors, num_learners, log_interval
+        self.num_actors, self.num_learners = num_actors, num_learners
+        self.every_log = Every(log_interval)
         self.actor_timeout, self.max_restarts = actor_timeout, max_restarts
         self.pretraining, self.intrinsic_reward = pretraining, intrinsic_reward
         memory: Any = self.policy.initial_memory(1)
@@ -143,7 +143,6 @@ class DistributedAgent(Agent):
         self._pool: ActorPool | None = None
         self._loaders: list[threading.Thread] = []
         self._session = 0
-        self._sums: dict[str, float] = defaultdict(float)
 
     def train(  # type: ignore[override]
         self, num_train_steps: int = 30_000_000, init_model_path: str | Path | None = None
@@ -240,16 +239,10 @@ class DistributedAgent(Agent):
     # -- the learner's side -----------------------------------------------------------------------------------------
 
     def _iterate(self) -> dict[str, float]:
-        start = self.iteration_start
         while True:
             self._learn()
-            if (
-                self.step >= self._budget
-                or self.step // self.log_interval > start // self.log_interval
-                or self.every_eval.due(self.step)
-                or self.services.every_checkpoint.due(self.step)
-            ):
-                return self._metrics()
+            if self._iteration_ends():
+                return {**self._mean_figures(), **self._idle_shares()}
 
     def update(self) -> dict[str, float]:
         """One update, with the next batch; the first starts the actors. Returns figures to log.
@@ -272,8 +265,7 @@ class DistributedAgent(Agent):
         ended = lengths > 0
         self.episode_returns.extend(batch.episode_returns[:-1][ended].tolist())
         self.episode_lengths.extend(lengths[ended].tolist())
-        for name, value in {**info, "policy_lag": lag, "updates": 1}.items():
-            self._sums[name] += value
+        self._add_figures({**info, "policy_lag": lag})
         self.services.progress.update(self.step, self._episode_metrics().get("train/episode_return"))
         return info
 
@@ -297,15 +289,15 @@ class DistributedAgent(Agent):
             batch["rewards"][:-1] = self.intrinsic_reward(batch)
         return batch
 
-    def _metrics(self) -> dict[str, float]:
-        updates, now = self._sums.pop("updates"), time.monotonic()
-        metrics = {f"learn/{name}": total / updates for name, total in self._sums.items()}
-        self._sums.clear()
-        idle, seconds = float(self._actor.stats[:, WAITING].sum()), now - self._logged
-        metrics["speed/learner_idle"] = self._waited / seconds
-        metrics["speed/actors_idle"] = (idle - self._idle) / (seconds * self.num_actors)
+    def _idle_shares(self) -> dict[str, float]:
+        now, idle = time.monotonic(), float(self._actor.stats[:, WAITING].sum())
+        seconds = now - self._logged
+        shares = {
+            "speed/learner_idle": self._waited / seconds,
+            "speed/actors_idle": (idle - self._idle) / (seconds * self.num_actors),
+        }
         self._waited, self._logged, self._idle = 0.0, now, idle
-        return metrics
+        return shares
 
     def _save_weights(self) -> None:
         from safetensors.torch import save_file

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Callable
 from typing import Annotated, Any, ClassVar
 
@@ -16,7 +15,7 @@ from hsw.env import VectorEnv
 from hsw.errors import ConfigError, NonFiniteError
 from hsw.network import Policy
 from hsw.ranges import Range
-from hsw.run.run import Run
+from hsw.run.run import Every, Run
 from hsw.spaces import tree_map
 from hsw.storage import ReplayStorage, Storage
 
@@ -82,10 +81,9 @@ class OffPolicyAgent(Agent):
             run=run,
         )
         self.num_warmup_steps, self.updates_per_step = num_warmup_steps, updates_per_step
-        self.log_interval = log_interval
+        self.every_log = Every(log_interval)
         self.storage.attach(self.env)
         self._updates = 0
-        self._sums: dict[str, float] = defaultdict(float)  # of the updates' figures since the last logged row
 
     def _iterate(self) -> dict[str, float]:
         while True:
@@ -93,31 +91,18 @@ class OffPolicyAgent(Agent):
             while self._updates < int(self.updates_per_step * (self.step - self.num_warmup_steps)):
                 self._check_stop()
                 self._update()
-            if self._iteration_ends():
-                break
+            if self.step > self.iteration_start and self._iteration_ends():
+                return self._mean_figures()
             self._check_stop()
             self._collect_row()
-        updates = self._sums.pop("updates", 0)
-        metrics = {f"learn/{name}": total / updates for name, total in self._sums.items()}
-        self._sums.clear()
-        return metrics
-
-    def _iteration_ends(self) -> bool:
-        """Whether it is time to log, to evaluate, to save or to stop; never without a new step."""
-        start = self.iteration_start
-        return self.step > start and (
-            self.step >= self._budget
-            or self.step // self.log_interval > start // self.log_interval
-            or self.every_eval.due(self.step)
-            or self.services.every_checkpoint.due(self.step)
-        )
 
     def _collect_row(self) -> None:
+        obs = self._tensors(self.obs)
         with torch.no_grad():
             if self.step < self.num_warmup_steps:
                 actions = self.policy.random_actions(self.env.num_envs)  # type: ignore[operator]
             else:
-                actions, _ = self.policy.act(self._tensors(self.obs))
+                actions, _ = self.policy.act(obs)
         env_actions = actions.cpu().numpy()
         if not math.isfinite(np.add.reduce(env_actions, axis=None)):  # or the environment would be blamed
             raise NonFiniteError(f"{type(self.policy).__name__}'s actions are not finite")
@@ -133,7 +118,7 @@ class OffPolicyAgent(Agent):
             valid=step.valid,
         )
         # What an action was taken from; an episode's last observation is no such, nor is it when it comes again.
-        self.policy.observe(tree_map(lambda part: part[step.valid], self._tensors(self.obs)))
+        self.policy.observe(tree_map(lambda part: part[step.valid], obs))
         self.obs = step.obs
         self.step += int(np.count_nonzero(step.valid))
         self._count_episodes()
@@ -145,8 +130,7 @@ class OffPolicyAgent(Agent):
         info = self.algorithm.update(self.storage)
         info = self.storage.after_gradients(self.policy, self.algorithm, info)
         self._updates += 1
-        for name, value in {**info, "updates": 1}.items():
-            self._sums[name] += value
+        self._add_figures(info)
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "updates": self._updates, "sums": dict(self._sums)}
@@ -155,5 +139,3 @@ class OffPolicyAgent(Agent):
         super().load_state_dict(state)
         self._updates = state["updates"]
         self._sums.update(state["sums"])
-        if not self.env.exact:
-            self.storage.truncate()

@@ -83,11 +83,6 @@ class OnPolicyAgent(Agent):
             self.storage.generator.set_state(generator)
             raise
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        super().load_state_dict(state)
-        if not self.env.exact:
-            self.storage.truncate()  # type: ignore[attr-defined]
-
 
 class _Interruptible:
     """A storage whose batches end when a signal came."""

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from hsw.moments import merge
 from hsw.spaces import SpaceSpec
 
 
 class RunningMoments:
-    """Mean and variance of a stream of rows (Chan et al. 1979), in float64.
+    """Mean and variance of a stream of rows, in float64.
 
     Args:
         shape: Shape of one row.
@@ -28,13 +29,8 @@ class RunningMoments:
         new = len(rows)
         if new == 0:
             return
-        mean, var = rows.mean(0, dtype=np.float64), rows.var(0, dtype=np.float64)
-        total = self.count + new
-        delta = mean - self.mean
-        spread = self.var * self.count + var * new + delta**2 * (self.count * new / total)
-        self.mean = self.mean + delta * (new / total)
-        self.var = spread / total
-        self.count = total
+        mean, squares = rows.mean(0, dtype=np.float64), rows.var(0, dtype=np.float64) * new
+        self.mean, self.var, self.count = merge(self.mean, self.var, self.count, mean, squares, new)
 
     def state_dict(self) -> dict[str, Any]:
         return {"mean": torch.tensor(self.mean), "var": torch.tensor(self.var), "count": self.count}

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hsw.moments import merge
 from hsw.network.encoder import Flatten
 from hsw.spaces import SpaceSpec, leaves
 
@@ -44,16 +45,14 @@ class VectorInput(nn.Module):
         return not any(part.is_image for part in _vectors(space))
 
     def observe(self, obs: Any) -> None:
-        """Merge observations, [K, *shape] or a dict of them, into the statistics (Chan et al. 1979)."""
+        """Merge observations, [K, *shape] or a dict of them, into the statistics."""
         if not self.normalize or len(rows := self._flat(obs).double()) == 0:
             return
-        new, mean = len(rows), rows.mean(0)
-        total = self.count + new
-        delta = mean - self.mean
-        spread = self.var * self.count + (rows - mean).square().sum(0) + delta.square() * (self.count * new / total)
-        self.mean += delta * (new / total)
-        self.var.copy_(spread / total)
-        self.count.copy_(total)
+        mean = rows.mean(0)
+        squares = (rows - mean).square().sum(0)
+        merged = merge(self.mean, self.var, self.count, mean, squares, len(rows))
+        for own, new in zip((self.mean, self.var, self.count), merged, strict=True):
+            own.copy_(new)
 
     def forward(self, obs: Any) -> Tensor:
         x = self._flat(obs)

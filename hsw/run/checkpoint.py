@@ -22,6 +22,7 @@ from torch import Tensor
 
 from hsw.errors import CorruptError, ResourceError
 from hsw.rowlog import Piece, RowLog
+from hsw.run.folder import write_synced
 
 FORMAT = 1
 
@@ -126,10 +127,10 @@ def write_state(folder: Path, state: dict[str, Any], meta: dict[str, Any], previ
     files = {"tensors.safetensors": save(tensors), "state.json": plain.encode()}
     checksums = {}
     for name, content in files.items():
-        _write_synced(folder / name, content)
+        write_synced(folder / name, content)
         checksums[name] = hashlib.sha256(content).hexdigest()
     manifest = {"format": FORMAT, "meta": meta, "sha256": checksums, "rows": rows}
-    _write_synced(folder / "manifest.json", json.dumps(manifest, indent=1).encode())
+    write_synced(folder / "manifest.json", json.dumps(manifest, indent=1).encode())
     _sync(folder)
 
 
@@ -146,7 +147,7 @@ def _write_rows(folder: Path, log: RowLog, saved: list[dict[str, Any]]) -> list[
         content = save({"rows": piece.rows.contiguous()})
         name = hashlib.sha256(content).hexdigest()  # a file of that name can hold nothing else
         target.mkdir(exist_ok=True)
-        _write_synced(target / f".{name}", content)
+        write_synced(target / f".{name}", content)
         os.rename(target / f".{name}", target / name)
         entries.append({"begin": list(piece.begin), "end": list(piece.end), "sha256": name})
     if target.is_dir():
@@ -273,13 +274,6 @@ def all_finite(state: Any) -> bool:
     if isinstance(state, dict):
         return all(all_finite(value) for value in state.values())
     return all(map(all_finite, state)) if isinstance(state, list | tuple) else True
-
-
-def _write_synced(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _sync(folder: Path) -> None:

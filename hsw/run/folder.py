@@ -15,6 +15,14 @@ from typing import Any
 from hsw.errors import ConfigError, ResourceError
 
 
+def write_synced(path: Path, content: bytes) -> None:
+    """Write a file and wait until the disk has it."""
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
 class RunFolder:
     """A folder that one process owns while it trains.
 
@@ -71,9 +79,18 @@ class RunFolder:
         self._lock.close()
 
 
+def machine() -> dict[str, Any]:
+    """What the figures of a run depend on: cpu and cores."""
+    cpu = platform.processor()
+    if Path("/proc/cpuinfo").is_file():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), cpu)
+    return {"cpu": cpu, "cores": os.cpu_count()}
+
+
 def versions(packages: tuple[str, ...]) -> dict[str, Any]:
     """Versions of Python and packages, the machine, and the git commit of the code."""
-    found: dict[str, Any] = {"python": platform.python_version(), "platform": platform.platform()}
+    found: dict[str, Any] = {"python": platform.python_version(), "platform": platform.platform(), **machine()}
     for package in packages:
         try:
             found[package] = metadata.version(package)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hsw.errors import ConfigError, CorruptError, ResourceError
+from hsw.run.folder import write_synced
 
 _NAME = "status.json"
 
@@ -20,10 +21,7 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
     """
     temporary = path.with_name(f".{path.name}-{os.getpid()}")
     try:
-        with temporary.open("w") as file:
-            file.write(json.dumps(values, indent=1) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        write_synced(temporary, (json.dumps(values, indent=1) + "\n").encode())
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)

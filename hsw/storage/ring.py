@@ -163,11 +163,15 @@ class Ring:
         """All rows as a RowLog, and what is beside them."""
         pending = self._bytes[self.places(np.arange(self.num_envs), self.heads)]
         return {
-            "layout": [self.num_envs, self.slots, *describe(self.memory.dtype)],
+            "layout": self._layout,
             "rows": RowLog(self.lows().tolist(), self.heads.tolist(), self._read),
             "pending": torch.from_numpy(pending),
             "steps": self.steps.tolist(),
         }
+
+    @property
+    def _layout(self) -> list[Any]:
+        return [self.num_envs, self.slots, *describe(self.memory.dtype)]
 
     def _read(self, begin: Sequence[int], end: Sequence[int]) -> Iterator[Piece]:
         rows = max(1, _PIECE_BYTES // (self.num_envs * self.memory.itemsize))
@@ -183,9 +187,8 @@ class Ring:
         Raises:
             ConfigError: If it is of another size or of other spaces.
         """
-        layout = [self.num_envs, self.slots, *describe(self.memory.dtype)]
-        if state["layout"] != layout:
-            raise ConfigError(f"the saved replay has the layout {state['layout']}, and this one {layout}")
+        if state["layout"] != self._layout:
+            raise ConfigError(f"the saved replay has the layout {state['layout']}, and this one {self._layout}")
         log: RowLog = state["rows"]
         self._floors = np.array(log.begin)
         self.heads, self.steps = np.array(log.end), np.array(state["steps"])

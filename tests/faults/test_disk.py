@@ -37,7 +37,7 @@ FILES = pytest.mark.parametrize(
 
 def fail_writes(monkeypatch: Any, is_it: Any, fails: Any) -> None:
     """Let the nth checkpoint's writing of some files fail where fails(n)."""
-    original, count = checkpoint._write_synced, [0]
+    original, count = checkpoint.write_synced, [0]
 
     def write(path: Path, content: bytes) -> None:
         if is_it(path) and "checkpoints" in path.parts:
@@ -47,7 +47,7 @@ def fail_writes(monkeypatch: Any, is_it: Any, fails: Any) -> None:
                 raise OSError(errno.ENOSPC, "No space left on device")
         original(path, content)
 
-    monkeypatch.setattr(checkpoint, "_write_synced", write)
+    monkeypatch.setattr(checkpoint, "write_synced", write)
 
 
 @FILES
