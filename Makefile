@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help train test smoke lint slow bench bench-peers results clean
+.PHONY: help train test smoke studies lint slow bench bench-peers results clean
 
 help: ## Show this help.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -28,6 +28,18 @@ test: $(VENV)/.dev lint ## Lint, check types and run the fast tests.
 
 smoke: $(VENV)/.dev ## Every agent once, as a study of minutes.
 	$(BIN)/python -m hsw.train experiments=all_agents budget=smoke $(ARGS)
+
+STUDIES := daac_vs_ppo value_freq her_strategies impala_scaling all_agents
+REPORT_daac_vs_ppo := --threshold 475
+REPORT_value_freq := --threshold 475
+REPORT_her_strategies := --metric success --threshold 0.9
+REPORT_impala_scaling := --threshold 0.9
+
+studies: $(addprefix study-,$(STUDIES)) ## Run every study, and write its report into experiments/.
+
+study-%: $(VENV)/.dev
+	$(BIN)/python -m hsw.train experiments=$* $(ARGS)
+	$(BIN)/python -m hsw.report multirun/$* --out experiments/$* $(REPORT_$*)
 
 lint: $(VENV)/.dev ## ruff and mypy.
 	$(BIN)/ruff check hsw tests benchmarks

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.comparisons import COMPARISONS, Comparison, Side
+from hsw.run.folder import machine
 
 HERE = Path(__file__).resolve().parent
 
@@ -75,15 +76,6 @@ def compare(comparison: Comparison, repeats: int, quick: bool) -> dict[str, Any]
 
 def spread(values: list[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
-
-
-def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
-    cpu = platform.processor()
-    if Path("/proc/cpuinfo").is_file():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), cpu)
-    return {"cpu": cpu, "cores": os.cpu_count(), "python": platform.python_version(), "torch_threads": 1}
 
 
 def table(results: dict[str, Any]) -> str:
@@ -144,7 +136,7 @@ def main() -> None:
     if args.out.is_file():
         results = json.loads(args.out.read_text())
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    results["machine"] = machine()
+    results["machine"] = {**machine(), "python": platform.python_version(), "torch_threads": 1}
     failed: list[str] = []
     for comparison in chosen:
         try:

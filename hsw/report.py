@@ -10,11 +10,13 @@ import argparse
 import json
 import math
 import os
+import shlex
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from hsw.errors import ConfigError
+from hsw.errors import ConfigError, ResourceError
 from hsw.faces import run_main
 from hsw.study.comparison import Ranges, compare
 from hsw.study.curves import draw
@@ -130,6 +132,7 @@ def _report_study(
         "envs": envs,
         "varied": varied,
         "versions": versions,
+        "command": commands.pop() if len(commands := {run.command for run in runs}) == 1 else None,
         "notes": notes,
         "groups": groups,
         "tables": [
@@ -147,6 +150,7 @@ def _report_study(
                 "steps": run.steps,
                 "budget": run.budget,
                 "seconds": run.seconds,
+                "speed": run.speed,
                 "score": run.score,
                 "notes": run.notes
                 + [reason for reason in (left_out.get(run.name),) if reason not in (None, run.status)],
@@ -193,14 +197,34 @@ def main() -> None:
     )
     parser.add_argument("--ranges", type=Path, metavar="FILE", help='the same as JSON, {"ENV": [low, high]}')
     parser.add_argument("--unfinished", action="store_true", help="also count runs that did not end")
-    parser.add_argument("--out", type=Path, help="folder for the learning curves (the study's)")
+    parser.add_argument(
+        "--out", type=Path, help="folder for the learning curves (the study's), where the report is written as well"
+    )
     parser.add_argument("--no-curves", dest="curves", action="store_false", help="draw none")
     parser.add_argument("--reps", type=int, default=2000, help="resamples of the bootstrap (2000)")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (0)")
     options = vars(parser.parse_args())
-    render = FORMATS[options.pop("format")]
+    kind, out = options.pop("format"), options["out"]
     ranges = read_ranges(options.pop("normalize"), options.pop("ranges"))
-    print(render(report(options.pop("folders"), ranges=ranges, **options)))
+    result = report(options.pop("folders"), ranges=ranges, **options)
+    result["command"] = shlex.join(["python", "-m", "hsw.report", *sys.argv[1:]])
+    print(FORMATS[kind](result))
+    if out is not None:
+        _write(out / f"report.{kind}", FORMATS[kind](_seen_from(out, result)))
+
+
+def _seen_from(out: Path, result: dict[str, Any]) -> dict[str, Any]:
+    """With the curves' paths as links of a file in out."""
+    studies = [{**one, "curves": one["curves"] and os.path.relpath(one["curves"], out)} for one in result["studies"]]
+    return {**result, "studies": studies}
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n")
+    except OSError as error:
+        raise ResourceError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def cli() -> None:

@@ -52,12 +52,15 @@ def leave_run(folder, seed=1, score=100.0, algorithm="PPO", env="CartPole-v1", r
         else:
             config[node][parts[1]] = value
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    (folder / "versions.json").write_text(json.dumps({"hsw": "0.1.0", "git": "abc", "command": ["x"]}))
+    (folder / "versions.json").write_text(
+        json.dumps({"hsw": "0.1.0", "git": "abc", "command": ["/a/hsw/train.py", "x=1 2"]})
+    )
     lines = [
         {
             "step": steps * n // rows,
             "time": float(n),
             "train/episode_return": score * n / rows,
+            "speed/steps_per_second": 100.0 if n == 1 else 500.0,
             "learn/policy_loss": 0.1,
         }
         for n in range(1, rows + 1)
@@ -372,6 +375,11 @@ def test_the_formats_agree_and_curves_are_drawn(tmp_path):
     assert "optimality gap to 120.0" in told["md"].out
     assert (tmp_path / "out" / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert not list((tmp_path / "study").glob("*.png"))
+    assert "- Command: `python -m hsw.train 'x=1 2'`." in told["md"].out
+    assert first["speed"] == float(rows[0]["speed"]) == data["studies"][0]["runs"][0]["speed"] == 500.0
+    written = (tmp_path / "out" / "report.md").read_text()
+    assert "](<curves.png>)" in written
+    assert written.endswith(f"--reps 50 --out {tmp_path / 'out'} --format md`.\n")
 
 
 def test_bad_input_is_one_sentence(tmp_path):

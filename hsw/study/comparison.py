@@ -60,6 +60,7 @@ def compare(
                 **{name: _estimate(figures.get(name)) for name in ("mean", "median", "iqm", "optimality_gap")},
                 "steps": statistics.median(run.steps or 0 for run in used) if used else None,
                 "seconds": _median([run.seconds for run in used]),
+                "speed": _median([run.speed for run in used if run.speed is not None]),
                 "reached": None if threshold is None else _reached(used, threshold, ranges, evaluations),
             }
         )

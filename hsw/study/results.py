@@ -6,6 +6,8 @@ import json
 import math
 import os
 import re
+import shlex
+import statistics
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -44,8 +46,10 @@ class RunResult:
         notes: What a reader has to know about it.
         config: The flattened config, values as text; empty if it cannot be read.
         seed, env, budget: Out of the config; env is its id or game.
-        versions: Packages, Python and commit, as text.
+        versions: Packages, Python, machine and commit, as text.
+        command: That made it.
         steps, seconds: Of its last row.
+        speed: Steps per second while it trained, of the median row.
         evaluations, training: The metric over time.
         score: Of the last evaluation, which is a finished run's only if it is the one at its end.
     """
@@ -59,8 +63,10 @@ class RunResult:
     env: str | None = None
     budget: int | None = None
     versions: dict[str, str] = field(default_factory=dict)
+    command: str | None = None
     steps: int | None = None
     seconds: float | None = None
+    speed: float | None = None
     evaluations: list[Point] = field(default_factory=list)
     training: list[Point] = field(default_factory=list)
     score: float | None = None
@@ -208,7 +214,12 @@ def _read_versions(run: RunResult) -> None:
     except (ValueError, RecursionError):
         versions = None
     if isinstance(versions, dict):
-        run.versions = {key: str(value) for key, value in versions.items() if key != "command"}
+        command = versions.pop("command", None)
+        run.versions = {key: str(value) for key, value in versions.items()}
+        if isinstance(command, list) and command and all(isinstance(word, str) for word in command):
+            name = Path(command[0]).name
+            begin = ["python", "-m", "hsw.train"] if name == "train.py" else [name]
+            run.command = shlex.join([*begin, *command[1:]])
     else:
         run.notes.append("versions.json is not JSON")  # the figures do not rest on it
 
@@ -231,6 +242,7 @@ def _told_status(run: RunResult) -> str | None:
 def _read_metrics(run: RunResult, eval_key: str, train_key: str) -> int | None:
     """Returns the step of the last evaluation, whatever it measured."""
     fault, evaluated_at = None, None
+    speeds: list[float] = []
     with (run.path / "metrics.jsonl").open("rb") as file:
         for number, line in enumerate(file, 1):
             try:
@@ -245,12 +257,15 @@ def _read_metrics(run: RunResult, eval_key: str, train_key: str) -> int | None:
                     run.notes.append("the last line of metrics.jsonl is torn")
                 continue
             run.steps, run.seconds = step, seconds
+            speed = _number(row.get("speed/steps_per_second"))
+            speeds += [] if speed is None else [speed]
             if any(key.startswith("eval/") for key in row):
                 evaluated_at = step
             for key, points in ((eval_key, run.evaluations), (train_key, run.training)):
                 value = _number(row.get(key))
                 if value is not None:
                     points.append(Point(step, seconds, value))
+    run.speed = statistics.median(speeds) if speeds else None
     if fault:
         raise fault
     return evaluated_at

@@ -24,7 +24,19 @@ def to_csv(report: dict[str, Any]) -> str:
     bounds = [f"{figure}{end}" for figure in _FIGURES for end in ("", "_low", "_high")]
     reached = ["threshold", "reached", "reached_of", "steps_to_threshold", "seconds_to_threshold"]
     better = ["improvement_over_first", "improvement_over_first_low", "improvement_over_first_high"]
-    columns = ["kind", "study", "env", "group", "num_seeds", "seeds", "not_counted", *bounds, "steps", "seconds"]
+    columns = [
+        "kind",
+        "study",
+        "env",
+        "group",
+        "num_seeds",
+        "seeds",
+        "not_counted",
+        *bounds,
+        "steps",
+        "seconds",
+        "speed",
+    ]
     columns += [*reached, *better, "run", "seed", "status", "counted", "budget", "score", "notes"]
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
@@ -35,7 +47,7 @@ def to_csv(report: dict[str, Any]) -> str:
             improvements = {one["group"]: one for one in table["improvement"] if one["over"] == over}
             for row in table["groups"]:
                 line = {"kind": "group", "study": study["folder"], "env": " ".join(table["envs"])}
-                line |= {key: row[key] for key in ("group", "not_counted", "steps", "seconds")}
+                line |= {key: row[key] for key in ("group", "not_counted", "steps", "seconds", "speed")}
                 line |= {"num_seeds": len(row["seeds"]), "seeds": " ".join(map(str, row["seeds"]))}
                 for figure in _FIGURES:
                     line |= _ends(figure, row[figure])
@@ -78,8 +90,11 @@ def to_markdown(report: dict[str, Any]) -> str:
         f"Scores are the {report['metric']} of the last evaluation. Brackets are 95 % percentile intervals of a "
         f"bootstrap over seeds, stratified by task ({report['reps']:,} resamples, seed {report['seed']}), by rliable. "
         "IQM is the mean of the middle half of the scores; the median is that of the tasks' means, or of the seeds "
-        "where there is one task. Steps and times are the median run's."
+        "where there is one task. Steps and times are the median run's; its steps/s are of training alone, without "
+        "start-up and evaluations."
     )
+    if "command" in report:
+        lines += ["", f"Made by `{_cell(report['command'])}`."]
     return "\n".join(lines)
 
 
@@ -88,6 +103,7 @@ def _about(study: dict[str, Any]) -> list[str]:
     varied = [f"{key} ({', '.join(_values(key, values))})" for key, values in study["varied"].items()]
     more = f", and {len(varied) - _MOST_VARIED} more keys (--format json has all)" if len(varied) > _MOST_VARIED else ""
     lines = [f"- {len(study['runs'])} run folders, of which {counted} count."]
+    lines += [f"- Command: `{_cell(study['command'])}`."] if study["command"] else []
     lines.append(f"- Varied besides the seed: {_cell(', '.join(varied[:_MOST_VARIED]) + more) or 'nothing'}.")
     versions = [f"{key} {values[0]}" for key, values in study["versions"].items() if len(values) == 1]
     if versions:
@@ -109,7 +125,7 @@ def _table(table: dict[str, Any]) -> list[str]:
         lines += [f"0 and 1 are: {_cell(normalised)}.", ""]
     head = ["group", "seeds", "mean", "median", "IQM"]
     head += [f"optimality gap to {number(table['gamma'])}"] if gap else []
-    head += ["steps", "time"]
+    head += ["steps", "time", "steps/s"]
     if threshold is not None:
         head += [f"steps to {number(threshold)}", f"time to {number(threshold)}", "reached by"]
     lines += _rows(head)
@@ -119,7 +135,7 @@ def _table(table: dict[str, Any]) -> list[str]:
             f"{len(row['seeds'])}" + (f" (+{row['not_counted']} not counted)" * bool(row["not_counted"])),
         ]
         cells += [_interval(row[figure]) for figure in _FIGURES[: 4 if gap else 3]]
-        cells += [_steps(row["steps"]), _time(row["seconds"])]
+        cells += [_steps(row["steps"]), _time(row["seconds"]), _steps(row["speed"])]
         if threshold is not None:
             reached = row["reached"]
             cells += [_steps(reached["steps"]), _time(reached["seconds"]), f"{reached['runs']} of {reached['of']}"]
