@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import math
@@ -9,6 +10,7 @@ import os
 import secrets
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +20,7 @@ class Logger:
 
     A row is written by a single system call, so a killed run leaves whole lines.
 
-    Subclasses copy the rows elsewhere: open, copy and finish are theirs. Whatever a copy raises is reported once and
+    Subclasses copy the rows elsewhere: open, copy, close and abandon are theirs. Whatever a copy raises is reported once and
     ends the copying, never the run.
     """
 
@@ -88,6 +90,9 @@ class Logger:
     def close(self, exit_code: int) -> None:
         """End the copy."""
 
+    def abandon(self) -> None:
+        """The copy failed: leave nothing behind that would spoil the next run's in this process."""
+
     def copy_state(self) -> Any:
         """What continues the copy on resume: JSON."""
         return None
@@ -100,6 +105,8 @@ class Logger:
         except Exception as error:  # a copy never ends a run, whatever its library raises
             self._copying = False
             warnings.warn(f"{type(self).__name__} stopped ({what}: {error}); metrics.jsonl goes on", stacklevel=2)
+            with contextlib.suppress(Exception):
+                self.abandon()
 
 
 class LocalLogger(Logger):
@@ -185,18 +192,26 @@ class WandbLogger(Logger):
         self._run.log({**metrics, "global_step": step})
 
     def close(self, exit_code: int) -> None:
+        self._bounded(lambda: self._run.finish(exit_code=exit_code))
+
+    def abandon(self) -> None:
+        import wandb
+
+        self._bounded(wandb.teardown)  # all runs of a process share a service; the next run starts another
+
+    def _bounded(self, end: Callable[[], Any]) -> None:
+        """wandb's own waits are unbounded when its service is gone."""
         import threading
 
         errors: list[Exception] = []
 
-        def end() -> None:
+        def run() -> None:
             try:
-                self._run.finish(exit_code=exit_code)
+                end()
             except Exception as error:
                 errors.append(error)
 
-        # wandb's own waits are unbounded when its service is gone.
-        ending = threading.Thread(target=end, daemon=True)
+        ending = threading.Thread(target=run, daemon=True)
         ending.start()
         ending.join(self.finish_timeout)
         if errors:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -50,3 +52,36 @@ def test_a_killed_service_does_not_stop_the_run(tmp_path: Path) -> None:
     result = finish(process, timeout=90)
     assert result.code == 0, result.err
     assert rows(tmp_path)[-1]["step"] >= 3000
+
+
+@pytest.fixture
+def silent_server() -> Iterator[str]:
+    """The address of a server that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+def test_a_server_that_never_answers_costs_each_job_of_a_sweep_its_cap(tmp_path: Path, silent_server: str) -> None:
+    online = ("logger=wandb", "logger.mode=online", "logger.init_timeout=2", "logger.finish_timeout=2")
+    env = {"WANDB_API_KEY": KEY, "WANDB_BASE_URL": silent_server}
+    begin = time.monotonic()
+    sweep = ("--multirun", *TINY, *online, "seed=1,2", f"hydra.sweep.dir={tmp_path}")
+    result = finish(start(*sweep, env=env), timeout=120)
+    assert result.code == 0, result.err
+    assert time.monotonic() - begin < 60
+    for job in ("seed-1", "seed-2"):
+        assert list((tmp_path / job / "wandb").glob("offline-run-*"))
+        assert rows(tmp_path / job)[-1]["step"] >= 128
+
+
+def test_a_service_killed_in_one_job_of_a_sweep_is_no_matter_to_the_next(tmp_path: Path) -> None:
+    offline = ("logger=wandb", "logger.mode=offline", "logger.finish_timeout=2", "num_train_steps=3000", "seed=1,2")
+    process = start("--multirun", *TINY, *offline, f"hydra.sweep.dir={tmp_path}")
+    wait_for(lambda: process.poll() is not None or len(rows(tmp_path / "seed-1")) > 5)
+    (service,) = services(process.pid)
+    os.kill(service, signal.SIGKILL)
+    result = finish(process, timeout=90)
+    assert result.code == 0, result.err
+    for job in ("seed-1", "seed-2"):
+        assert rows(tmp_path / job)[-1]["step"] >= 3000
+    assert list((tmp_path / "seed-2" / "wandb").glob("offline-run-*/*.wandb"))
