@@ -159,6 +159,8 @@ class WandbLogger(Logger):
         self._id: str | None = None
 
     def open(self, folder: Path, config: dict[str, Any], state: Any) -> None:
+        # Reports about wandb itself wait for the server when the process ends, for as long as they like.
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         import wandb
 
         mode = self.mode

@@ -68,7 +68,7 @@ def test_a_server_that_never_answers_costs_each_job_of_a_sweep_its_cap(tmp_path:
     sweep = ("--multirun", *TINY, *online, "seed=1,2", f"hydra.sweep.dir={tmp_path}")
     result = finish(start(*sweep, env=env), timeout=120)
     assert result.code == 0, result.err
-    assert time.monotonic() - begin < 60
+    assert time.monotonic() - begin < 30  # of which the caps are 8
     for job in ("seed-1", "seed-2"):
         assert list((tmp_path / job / "wandb").glob("offline-run-*"))
         assert rows(tmp_path / job)[-1]["step"] >= 128
