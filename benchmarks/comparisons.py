@@ -93,6 +93,7 @@ COMPARISONS = [
     Comparison(
         "overhead/run", "steps/s", Side("hsw_train", cycles=60), Side("hsw_ppo", cycles=60), ">= 0.97x of the bare loop"
     ),
+    Comparison("overhead/services", "of the run", Side("hsw_services", cycles=600), None, "<= 0.03", False),
     *(_her("sample", "transitions/s", f"{size}x{num_envs}", "3x") for size in (256, 1024, 2048) for num_envs in (1, 8)),
     *(_replay(size) for size in ("256x1", "1024x1", "256x8")),
     _sac("sac_update/256x256", "updates/s", "sac", (), "1.25x"),

@@ -121,6 +121,8 @@ def _train(config: DictConfig, folder: RunFolder, row: dict[str, Any], resume: b
     log = logging.getLogger("hsw")
     try:
         with open_run(config, folder, resume) as agent:
+            if resume:
+                log.info("resumed at step %d", agent.step)
             try:
                 scores = agent.train(agent.num_train_steps)
             finally:

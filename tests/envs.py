@@ -293,6 +293,18 @@ class Hang(Counter):
         return result
 
 
+class Chatty(Counter):
+    """Prints so many bytes in every step."""
+
+    def __init__(self, size: int = 2**17, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.text = "x" * size
+
+    def step(self, action: Any) -> Any:
+        print(self.text, flush=True)
+        return super().step(action)
+
+
 class BuildFails(Counter):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -6,15 +6,19 @@ import csv
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from hsw.naming import job_name, safe_name, study_name
 from hsw.run.checkpoint import list_checkpoints
 from hsw.run.folder import RunFolder
-from tests.runs import TINY, call, differences, finish, newest, run_dir, start, wait_for, without_times
+from tests.runs import TINY, call, differences, finish, newest, rows, run_dir, start, wait_for, without_times
+from tests.wandb_server import serve
 
 SWEEP = ("--multirun", *TINY)  # flags stand before overrides
 HALFWAY = (*SWEEP, "storage.num_steps=128", "num_train_steps=2000", "checkpoint_interval=400", "seed=1,2")
@@ -158,6 +162,7 @@ def test_a_sweep_stopped_and_killed_ends_as_one_that_never_was(tmp_path: Path) -
     end = call(*HALFWAY, sweep_dir(parts))
     assert end.code == 0, end.err
     assert times(parts / "seed-1") == before
+    assert "resumed at step " in (parts / "seed-2" / "train.log").read_text()
     assert not list(parts.glob(".notes*"))
     for job in ("seed-1", "seed-2"):
         ends = [newest(folder / job) for folder in (whole, parts)]
@@ -167,20 +172,41 @@ def test_a_sweep_stopped_and_killed_ends_as_one_that_never_was(tmp_path: Path) -
         assert without_times(whole / job) == without_times(parts / job)
 
 
+def without_empty(config: Any) -> Any:
+    """wandb sends no mapping that is empty."""
+    if not isinstance(config, dict):
+        return config
+    return {key: without_empty(value) for key, value in config.items() if value != {}}
+
+
 @pytest.mark.slow
-def test_wandb_is_one_run_per_job_in_the_studys_group(tmp_path: Path) -> None:
-    wandb = (*SWEEP, "seed=1,2", "logger=wandb", "logger.mode=offline", sweep_dir(tmp_path), "tag=mine")
-    result = call(*wandb)
-    assert result.code == 0, result.err
-    saved = (tmp_path / "seed-2" / "config.yaml").read_text()
-    assert "group: mine\n" in saved
-    assert "name: seed-2\n" in saved
-    assert "- ppo\n" in saved
-    assert call(*wandb, "num_train_steps=300").code == 0  # both are resumed
-    for job in ("seed-1", "seed-2"):
-        runs = [path.name.rpartition("-")[2] for path in (tmp_path / job / "wandb").glob("offline-run-*")]
-        assert (len(runs), len(set(runs))) == (2, 1)  # two sessions, one id
-    assert len({path.name.rpartition("-")[2] for path in tmp_path.glob("*/wandb/offline-run-*")}) == 2
+@pytest.mark.parametrize("mode", ["online", "offline"])
+def test_wandb_is_one_run_per_job_in_the_studys_group(mode: str, tmp_path: Path) -> None:
+    with serve() as (server, environment):
+        command = (*SWEEP, "seed=1,2", "logger=wandb", f"logger.mode={mode}", "tag=mine", sweep_dir(tmp_path))
+        for more in ((), ("num_train_steps=300",)):  # the second time, both jobs are resumed
+            result = finish(start(*command, *more, env=environment), timeout=120)
+            assert result.code == 0, result.err
+        if mode == "offline":
+            assert not server.runs
+            sessions = sorted(tmp_path.glob("*/wandb/offline-run-*"))
+            assert len(sessions) == 4  # two of each job
+            sync = [str(Path(sys.executable).with_name("wandb")), "sync", "--yes", *map(str, sessions)]
+            subprocess.run(sync, env={**os.environ, **environment}, check=True, timeout=120)
+    jobs = {run["displayName"]: (identity, run) for identity, run in server.runs.items()}
+    assert len(jobs) == len(server.runs) == 2
+    for seed in (1, 2):
+        job = f"seed-{seed}"
+        identity, run = jobs[job]
+        assert (run["groupName"], sorted(run["tags"])) == ("mine", ["cartpole", "ppo"])
+        sent = {key: entry["value"] for key, entry in json.loads(run["config"]).items() if key != "_wandb"}
+        assert sent == without_empty(yaml.safe_load((tmp_path / job / "config.yaml").read_text()))
+        assert (sent["seed"], sent["algorithm"]["_target_"]) == (seed, "hsw.algorithm.PPO")
+        kept = rows(tmp_path / job)
+        history = server.lines[identity, "wandb-history.jsonl"]
+        assert [row["global_step"] for row in history] == [row["step"] for row in kept]
+        summary = server.lines[identity, "wandb-summary.json"][-1]
+        assert summary["eval/return_mean"] == kept[-1]["eval/return_mean"]
 
 
 @pytest.mark.slow

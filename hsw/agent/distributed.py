@@ -20,6 +20,7 @@ from hsw.env import VectorEnv, remaker, vector_of
 from hsw.errors import ConfigError
 from hsw.network import Policy
 from hsw.ranges import Range
+from hsw.run.folder import write_whole
 from hsw.run.run import Every, Run
 from hsw.seeding import ENV, EVAL_ENV, derive_seed
 from hsw.storage import DistributedStorage
@@ -300,11 +301,11 @@ class DistributedAgent(Agent):
         return shares
 
     def _save_weights(self) -> None:
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         folder = self.services.folder.path if self.services.folder else Path()
         path = folder / f"pretrained-{self.tag}.safetensors"
-        save_file({name: value.contiguous().clone() for name, value in self.policy.state_dict().items()}, path)
+        write_whole(path, save({name: value.contiguous().clone() for name, value in self.policy.state_dict().items()}))
         log.info("pretrained weights: %s", path)
 
     def state_dict(self) -> dict[str, Any]:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 
-from hsw.env import VectorEnv
+from hsw.env import Episode, VectorEnv
 from hsw.network import Policy
 from hsw.seeding import EVAL_POLICY, derive_seed, get_rng_state, set_rng_state
 from hsw.spaces import tree_map
+
+log = logging.getLogger("hsw")
+_LOOK = 1000  # rows
 
 
 def evaluate(
@@ -23,6 +27,7 @@ def evaluate(
     device: torch.device,
     stop: Callable[[], bool] = lambda: False,
     on_step: Callable[[VectorEnv], None] | None = None,
+    max_episode_steps: int = 108_000,
 ) -> dict[str, Any] | None:
     """Play whole episodes and report their returns.
 
@@ -38,6 +43,8 @@ def evaluate(
         device: The policy's.
         stop: Asked at every row; True gives up.
         on_step: Called after reset and every row, for a recording.
+        max_episode_steps: About so many end an episode that may never end otherwise: it counts as it stands, and its
+            environment plays no more of them. Half an hour of an Atari game, by default.
 
     Returns:
         mean, std, min, max and the list `returns` of undiscounted returns in the environment's own rewards, and
@@ -47,13 +54,21 @@ def evaluate(
     rng = get_rng_state()
     torch.manual_seed(derive_seed(seed, EVAL_POLICY))
     try:
-        shares = [num_episodes // env.num_envs + (i < num_episodes % env.num_envs) for i in range(env.num_envs)]
-        counts = np.zeros(env.num_envs, int)
+        index = np.arange(env.num_envs)
+        shares = num_episodes // env.num_envs + (index < num_episodes % env.num_envs)  # of each environment
+        rows = 0
         returns: list[float] = []
         lengths: list[int] = []
         successes: list[bool | None] = []
+
+        def count(episode: Episode) -> None:
+            shares[episode.env_index] -= 1
+            returns.append(episode.episode_return)
+            lengths.append(episode.length)
+            successes.append(episode.success)
+
         obs, memory = env.reset(), policy.initial_memory(env.num_envs)
-        while len(returns) < num_episodes:
+        while (shares > 0).any():
             if on_step:
                 on_step(env)
             if stop():
@@ -67,11 +82,14 @@ def evaluate(
                 rewards, valid = (torch.from_numpy(part).to(device) for part in (step.rewards, step.valid))
                 memory.remember(actions, rewards, valid)
             for episode in env.pop_episodes():
-                if counts[episode.env_index] < shares[episode.env_index]:
-                    counts[episode.env_index] += 1
-                    returns.append(episode.episode_return)
-                    lengths.append(episode.length)
-                    successes.append(episode.success)
+                if shares[episode.env_index] > 0:
+                    count(episode)
+            rows += 1
+            for episode in env.running_episodes() if rows % _LOOK == 0 else ():
+                if shares[episode.env_index] > 0 and episode.length >= max_episode_steps:
+                    log.warning("an episode of the evaluation is cut off after %d steps", episode.length)
+                    count(episode)
+                    shares[episode.env_index] = 0
     finally:
         set_rng_state(rng)
     success = {} if None in successes else {"success": float(np.mean(successes))}  # type: ignore[arg-type]

@@ -165,6 +165,11 @@ class VectorEnv:
         episodes, self.episodes = self.episodes, []
         return episodes
 
+    def running_episodes(self) -> list[Episode]:
+        """Every environment's running episode, so far."""
+        figures = zip(self._returns.tolist(), self._lengths.tolist(), strict=True)
+        return [Episode(index, *so_far) for index, so_far in enumerate(figures)]
+
     def frame(self) -> np.ndarray | None:
         """What the first environment looks like, uint8 [H, W, 3]: rendered, or else its pixel observation."""
         rendered = self._backend.render()

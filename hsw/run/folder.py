@@ -23,6 +23,21 @@ def write_synced(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file that is whole or not there, or as it was.
+
+    Raises:
+        ResourceError: If the disk does not take it.
+    """
+    temporary = path.with_name(f".{path.name}-{os.getpid()}")
+    try:
+        write_synced(temporary, content)
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise ResourceError(f"cannot write {path}: {error.strerror or error}") from error
+
+
 class RunFolder:
     """A folder that one process owns while it trains.
 

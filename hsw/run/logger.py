@@ -20,8 +20,8 @@ class Logger:
 
     A row is written by a single system call, so a killed run leaves whole lines.
 
-    Subclasses copy the rows elsewhere: open, copy, close and abandon are theirs. Whatever a copy raises is reported once and
-    ends the copying, never the run.
+    Subclasses copy the rows elsewhere: open, copy, close and abandon are theirs. Whatever a copy raises is told once
+    and ends the copying, never the run.
     """
 
     def __init__(self) -> None:

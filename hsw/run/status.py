@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
-from hsw.errors import ConfigError, CorruptError, ResourceError
-from hsw.run.folder import write_synced
+from hsw.errors import ConfigError, CorruptError
+from hsw.run.folder import write_whole
 
 _NAME = "status.json"
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Write a small file that is whole or not there.
+    """Write values that are whole or not there.
 
     Raises:
         ResourceError: If the disk does not take it.
     """
-    temporary = path.with_name(f".{path.name}-{os.getpid()}")
-    try:
-        write_synced(temporary, (json.dumps(values, indent=1) + "\n").encode())
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise ResourceError(f"cannot write {path}: {error.strerror or error}") from error
+    write_whole(path, (json.dumps(values, indent=1) + "\n").encode())
 
 
 def write_status(folder: Path, values: dict[str, Any]) -> None:

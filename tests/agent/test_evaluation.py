@@ -118,6 +118,15 @@ def test_a_stop_gives_up_and_says_so():
     assert play(make("Endless", 1), 1, stop=lambda: next(asked)) is None
 
 
+def test_an_endless_episode_is_cut_off_and_the_others_are_whole(caplog):
+    caplog.set_level("WARNING", "hsw")
+    scores = play(make("Endless", 2), 6, max_episode_steps=1500)
+    assert scores["lengths"] == [2000, 2000]  # lengths are looked at every 1000 rows
+    assert scores["returns"] == [2000.0, 2000.0]
+    assert "cut off after 2000 steps" in caplog.text
+    assert play(make("Counter", 2), 3, max_episode_steps=1)["lengths"] == [5, 5, 5]
+
+
 def test_a_recording_sees_the_first_observation_and_every_row_that_led_to_another():
     seen = []
     play(make("Counter", 1, kwargs={"length": 3}), 1, on_step=lambda env: seen.append(float(env._obs[0, 0])))

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from hsw.errors import EnvError
-from tests.runs import TINY, agent_of, call, newest, rows, run_dir, tiny
+from tests.runs import TINY, agent_of, call, finish, newest, rows, run_dir, start, tiny
 
 FAULTS = {
     "NaNObs": "observation has a NaN",
@@ -50,6 +50,18 @@ def test_an_environment_that_does_not_come_up_ends_the_run(
     result = call(*TINY, f"env.id=tests.envs:{name}-v0", f"env.backend={backend}", run_dir(tmp_path))
     assert result.refused(3, "environment ", message)
     assert multiprocessing.active_children() == []
+
+
+@pytest.mark.parametrize(("recipe", "backend"), [("ppo", "sync"), ("ppo", "async"), ("impala", "sync")])
+@pytest.mark.parametrize("size", [2**17, pytest.param(2**23, marks=pytest.mark.slow)])  # 16 MB or more, and a gigabyte
+def test_an_environment_that_prints_without_end_blocks_nothing(
+    recipe: str, backend: str, size: int, tmp_path: Path
+) -> None:
+    options = ("env.id=tests.envs:Chatty-v0", f"+env.kwargs.size={size}", f"env.backend={backend}", run_dir(tmp_path))
+    result = finish(start(*tiny(recipe), *options))
+    assert result.code == 0, result.err[-2000:]
+    assert result.out.count("x") >= 128 * size
+    assert rows(tmp_path)[-1]["step"] >= 128
 
 
 @pytest.mark.parametrize("backend", ["sync", "async"])
