@@ -30,6 +30,7 @@ smoke: $(VENV)/.dev ## Every agent once, as a study of minutes.
 	$(BIN)/python -m hsw.train experiments=all_agents budget=smoke $(ARGS)
 
 STUDIES := daac_vs_ppo value_freq her_strategies impala_scaling all_agents
+SMOKE = $(if $(findstring budget=smoke,$(ARGS)),_smoke)
 REPORT_daac_vs_ppo := --threshold 475
 REPORT_value_freq := --threshold 475
 REPORT_her_strategies := --metric success --threshold 0.9
@@ -39,7 +40,7 @@ studies: $(addprefix study-,$(STUDIES)) ## Run every study, and write its report
 
 study-%: $(VENV)/.dev
 	$(BIN)/python -m hsw.train experiments=$* $(ARGS)
-	$(BIN)/python -m hsw.report multirun/$* --out experiments/$* $(REPORT_$*)
+	$(BIN)/python -m hsw.report multirun/$*$(SMOKE) --out experiments/$*$(SMOKE) $(REPORT_$*)
 
 lint: $(VENV)/.dev ## ruff and mypy.
 	$(BIN)/ruff check hsw tests benchmarks

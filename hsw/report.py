@@ -7,7 +7,6 @@ Which runs there are, how they ended, what varied between them, and the statisti
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 import shlex
@@ -18,9 +17,10 @@ from typing import Any, NoReturn
 
 from hsw.errors import ConfigError, ResourceError
 from hsw.faces import run_main
-from hsw.study.comparison import Ranges, compare
+from hsw.study.comparison import compare
 from hsw.study.curves import draw
-from hsw.study.groups import group_runs
+from hsw.study.groups import Group, group_runs, keep_common
+from hsw.study.ranges import Ranges, read_ranges, read_ranges_file
 from hsw.study.results import METRICS, RunResult, find_studies, read_run
 from hsw.study.tables import FORMATS
 
@@ -35,6 +35,7 @@ def report(
     metric: str = "return",
     threshold: float | None = None,
     ranges: Ranges | None = None,
+    spare_ranges: Ranges | None = None,
     unfinished: bool = False,
     out: Path | None = None,
     curves: bool = True,
@@ -50,8 +51,9 @@ def report(
             where scores are not normalised.
         ranges: Scores that become 0 and 1, by environment. A study whose environments all have one gets one table over
             them, as tasks; otherwise each environment has a table.
+        spare_ranges: The same, also for environments that were perhaps not run; `ranges` win.
         unfinished: Also count runs that did not end, at their last evaluation.
-        out: Where the curves go; None is each study's folder.
+        out: Where the curves go; None is each study's folder, if it is among the folders or within them.
         curves: Draw them.
         reps, seed: Of the bootstrap.
 
@@ -61,16 +63,22 @@ def report(
     Raises:
         ConfigError: If there is no run, or an argument is wrong.
     """
-    ranges = ranges or {}
-    _check(metric, threshold, ranges, reps)
+    asked, ranges = set(ranges or ()), {**(spare_ranges or {}), **(ranges or {})}
+    _check(metric, threshold, ranges, reps, seed)
+    if out is not None:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"cannot make the folder {out}: {error.strerror or error}") from error
     studies = []
     envs: set[str] = set()
-    for folder, paths in find_studies(map(Path, folders)).items():
+    given = [Path(folder) for folder in folders]
+    for folder, paths in find_studies(given).items():
         runs = [read_run(path, metric, os.path.relpath(path, folder)) for path in paths]
         envs |= {run.env for run in runs if run.env is not None}
         studies.append((folder, runs))
-    unknown = sorted(set(ranges) - envs)
-    if unknown and not set(ranges) & envs:  # a file of ranges may know more environments than were run
+    unknown = sorted(asked - envs)
+    if unknown:
         raise ConfigError(
             f"no run is on {', '.join(unknown)}; the environments are {', '.join(sorted(envs)) or 'none'}"
         )
@@ -81,22 +89,38 @@ def report(
         drawn = [env for env in study["envs"] if any(group.counted.get(env) for group in groups)]
         if curves and drawn:
             name = "curves.png" if out is None or len(studies) == 1 else f"curves-{number}.png"
-            path = (out or folder) / name
-            draw(groups, drawn, metric, folder.absolute().name, path, seed)
-            study["curves"] = str(path)
+            where = out or (given[0] if len(given) == len(runs) == 1 else folder)
+            if out is None and not any(where.resolve().is_relative_to(one.resolve()) for one in given):
+                study["notes"].append("no curves were drawn beside single runs; --out names a folder for them")
+            else:
+                title, notes = folder.absolute().name, study["notes"]
+                study["curves"] = _draw(groups, drawn, metric, title, where / name, seed, notes)
         result["studies"].append(study)
     return result
 
 
-def _check(metric: str, threshold: float | None, ranges: Ranges, reps: int) -> None:
+def _draw(
+    groups: Sequence[Group], envs: Sequence[str], metric: str, title: str, path: Path, seed: int, notes: list[str]
+) -> str | None:
+    try:
+        draw(groups, envs, metric, title, path, seed)
+    except OSError as error:  # the tables do not need them
+        notes.append(f"the curves could not be written to {path}: {error.strerror or error}")
+        return None
+    return str(path)
+
+
+def _check(metric: str, threshold: float | None, ranges: Ranges, reps: int, seed: int) -> None:
     if metric not in METRICS:
         raise ConfigError(f"metric={metric} must be one of {', '.join(METRICS)}")
     if threshold is not None and not math.isfinite(threshold):
         raise ConfigError(f"threshold={threshold} must be a finite number")
     if reps < 1:
         raise ConfigError(f"reps={reps} must be at least 1")
+    if not 0 <= seed < 2**32:
+        raise ConfigError(f"seed={seed} must be in [0, 2^32)")
     for env, (low, high) in ranges.items():
-        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        if not (low < high and math.isfinite(high - low) and high - low > 1e-100):
             raise ConfigError(f"the range {low:g}:{high:g} of {env} must go from a lower to a higher number")
 
 
@@ -113,20 +137,25 @@ def _report_study(
     groups, varied = group_runs(runs, unfinished)
     envs = sorted({run.env for run in runs if run.env is not None})
     together = len(envs) > 1 and all(env in ranges for env in envs)
+    if together:
+        keep_common(groups, envs)
     counted = {run.name for group in groups for by_seed in group.counted.values() for run in by_seed.values()}
     left_out = {
         name: reason for group in groups for by_run in group.left_out.values() for name, reason in by_run.items()
     }
     labels = {name: group.label for group in groups for by_run in group.left_out.values() for name in by_run}
     labels |= {r.name: group.label for group in groups for by_seed in group.counted.values() for r in by_seed.values()}
-    versions: dict[str, list[str]] = {}
-    for run in runs:
-        for name, version in run.versions.items():
-            versions.setdefault(name, [])
-            versions[name] += [version] * (version not in versions[name])
+    telling = [run for run in runs if run.versions]
+    names = list(dict.fromkeys(name for run in telling for name in run.versions))
+    versions = _distinct_values(names, [run.versions for run in telling])
+    machines = _distinct_values(("device", "threads"), [run.config for run in runs if run.config])
     notes = [
-        f"the runs had different {name}: {', '.join(versions[name])}" for name in versions if len(versions[name]) > 1
+        f"the runs had different {name}: {', '.join(values)}"
+        for name, values in {**versions, **machines}.items()
+        if len(values) > 1
     ]
+    if len(telling) < len(runs):
+        notes.append(f"{len(runs) - len(telling)} of {len(runs)} runs do not say what they ran with")
     return {
         "folder": str(folder),
         "envs": envs,
@@ -161,28 +190,8 @@ def _report_study(
     }
 
 
-def read_ranges(texts: Sequence[str], file: Path | None = None) -> dict[str, tuple[float, float]]:
-    """Ranges from ENV=LOW:HIGH, and from a JSON file {"ENV": [low, high]}; the former win.
-
-    Raises:
-        ConfigError: If one cannot be read.
-    """
-    ranges: dict[str, tuple[float, float]] = {}
-    if file is not None:
-        try:
-            ranges = {str(env): (float(low), float(high)) for env, (low, high) in json.loads(file.read_text()).items()}
-        except FileNotFoundError as error:
-            raise ConfigError(f"there is no file {file}") from error
-        except (ValueError, TypeError, AttributeError) as error:
-            raise ConfigError(f'{file} must be JSON like {{"coinrun": [5, 10]}}') from error
-    for text in texts:
-        env, _, ends = text.rpartition("=")
-        low, _, high = ends.partition(":")
-        try:
-            ranges[env] = (float(low), float(high))
-        except ValueError as error:
-            raise ConfigError(f"--normalize={text} must be ENV=LOW:HIGH, as in coinrun=5:10") from error
-    return ranges
+def _distinct_values(names: Iterable[str], rows: Sequence[dict[str, str]]) -> dict[str, list[str]]:
+    return {name: list(dict.fromkeys(row.get(name, "unknown") for row in rows)) for name in names}
 
 
 def main() -> None:
@@ -205,12 +214,18 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (0)")
     options = vars(parser.parse_args())
     kind, out = options.pop("format"), options["out"]
-    ranges = read_ranges(options.pop("normalize"), options.pop("ranges"))
-    result = report(options.pop("folders"), ranges=ranges, **options)
+    file, ranges = options.pop("ranges"), read_ranges(options.pop("normalize"))
+    spare = read_ranges_file(file) if file else None
+    result = report(options.pop("folders"), ranges=ranges, spare_ranges=spare, **options)
     result["command"] = shlex.join(["python", "-m", "hsw.report", *sys.argv[1:]])
-    print(FORMATS[kind](result))
+    print(_encodable(FORMATS[kind](result)))
     if out is not None:
-        _write(out / f"report.{kind}", FORMATS[kind](_seen_from(out, result)))
+        _write(out / f"report.{kind}", _encodable(FORMATS[kind](_seen_from(out, result))))
+
+
+def _encodable(text: str) -> str:
+    """Without the half characters that a path which is not UTF-8 brings."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _seen_from(out: Path, result: dict[str, Any]) -> dict[str, Any]:
@@ -221,8 +236,7 @@ def _seen_from(out: Path, result: dict[str, Any]) -> dict[str, Any]:
 
 def _write(path: Path, text: str) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text + "\n")
+        path.write_text(text + "\n", encoding="utf-8")
     except OSError as error:
         raise ResourceError(f"cannot write {path}: {error.strerror or error}") from error
 

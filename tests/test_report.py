@@ -13,9 +13,10 @@ import yaml
 from absl import logging as absl_logging
 from rliable import library, metrics
 
-from hsw.report import cli, read_ranges, report
+from hsw.report import cli, report
+from hsw.run.settings import CHANGEABLE
 from hsw.study.estimates import aggregate, normalise, probability_of_improvement
-from hsw.study.groups import group_runs
+from hsw.study.groups import CANNOT_MATTER, group_runs
 from hsw.study.results import find_studies, read_run
 from hsw.study.tables import to_csv, to_json, to_markdown
 from tests.runs import call
@@ -239,8 +240,22 @@ def test_no_run_is_hidden(tmp_path):
     for words in ("| began |", "| broken |", "| cut |", "seed 2 is also in again", "has one seed, so no intervals"):
         assert words in text
     assert "algorithm=DAAC has the seeds 1 of 1, 2, 3" in text
-    counted = study_of(tmp_path, unfinished=True)["tables"][0]["groups"]
-    assert [group["seeds"] for group in counted if group["group"] == "algorithm=PPO"] == [[1, 2, 3, 4]]
+    study = study_of(tmp_path, unfinished=True)
+    (table,) = study["tables"]
+    assert [group["seeds"] for group in table["groups"] if group["group"] == "algorithm=PPO"] == [[1, 2, 3, 4]]
+    assert "1 of 5 runs did not end and count as last evaluated" in table["notes"]
+
+
+def test_of_unfinished_runs_none_stands_for_one_that_ended(tmp_path):
+    _cut(leave_run(tmp_path / "a", 1), 5)
+    _replace_line(tmp_path / "a", 9, '{"step": 500, "time": 10.0, "eval/return_mean": 7.0}')
+    leave_run(tmp_path / "b", 1, 100.0)
+    _cut(leave_run(tmp_path / "c", 2), 5)
+    _replace_line(tmp_path / "c", 8, '{"step": 450, "time": 9.0, "eval/return_mean": 90.0}')
+    _replace_line(tmp_path / "c", 9, '{"step": 500, "time": 10.0, "eval/return_mean": null}')
+    study = study_of(tmp_path, unfinished=True)
+    assert [run["counted"] for run in study["runs"]] == [False, True, False]
+    assert "its last evaluation has no finite eval/return_mean" in study["runs"][2]["notes"]
 
 
 # Groups and tables.
@@ -256,6 +271,29 @@ def test_what_cannot_matter_makes_no_group(tmp_path):
     leave_run(tmp_path / "a", 1, quiet=False, device="cpu", agent__tag="x", logger={"_target_": "x"})
     leave_run(tmp_path / "b", 2, device="cuda", resume="a", threads=2, observation_space={"shape": [4]})
     assert _groups(tmp_path) == (["PPO"], {})
+
+
+def test_what_a_rerun_may_change_makes_no_group_but_more_steps():
+    assert [key for key in CHANGEABLE if not CANNOT_MATTER.match(key)] == ["num_train_steps"]
+    assert not CANNOT_MATTER.match("env.kwargs.seed")
+
+
+def test_where_runs_computed_is_told(tmp_path):
+    leave_run(tmp_path / "a", 1, device="cpu", threads=1)
+    leave_run(tmp_path / "b", 2, device="cuda", threads=1)
+    assert study_of(tmp_path)["notes"] == ["the runs had different device: cpu, cuda"]
+
+
+def test_no_row_has_two_algorithms_or_environments(tmp_path):
+    leave_run(tmp_path / "a", 1, 1.0, "SAC", "A-v0")
+    leave_run(tmp_path / "b", 1, 1.0, "IMPALA", "B-v0")
+    assert [table["groups"][0]["group"] for table in study_of(tmp_path)["tables"]] == [
+        "algorithm=SAC",
+        "algorithm=IMPALA",
+    ]
+    for seed, module in enumerate("xyz"):
+        leave_run(tmp_path / "named" / module, seed, env=f"mine.{module}:Maze-v0")
+    assert _groups(tmp_path / "named")[0] == [f"id=mine.{module}:Maze-v0" for module in "xyz"]
 
 
 def test_a_label_has_the_fewest_keys_that_tell_groups_apart(tmp_path):
@@ -292,7 +330,10 @@ def test_environments_are_tasks_only_if_all_have_ranges(tmp_path):
     apart = study_of(tmp_path, ranges={"A-v0": (0.0, 10.0)})["tables"]
     assert [table["envs"] for table in apart] == [["A-v0"], ["B-v0"]]
     assert [table["gamma"] for table in apart] == [1.0, None]
-    (table,) = study_of(tmp_path, ranges={"A-v0": (0.0, 10.0), "B-v0": (0.0, 100.0)})["tables"]
+    leave_run(tmp_path / "A-v0-PPO-3", 3, 7.0, "PPO", "A-v0", algorithm__epochs="APPO")
+    study = study_of(tmp_path, ranges={"A-v0": (0.0, 10.0), "B-v0": (0.0, 100.0)})
+    (table,) = study["tables"]
+    assert [run["notes"] for run in study["runs"] if not run["counted"]] == [["seed 3 does not count on B-v0"]]
     means = {group["group"]: group["mean"]["value"] for group in table["groups"]}
     assert means == pytest.approx({"algorithm=DAAC": 0.75, "algorithm=PPO": 0.55})
     assert [group["seeds"] for group in table["groups"]] == [[1, 2], [1, 2]]
@@ -306,8 +347,8 @@ def test_a_group_that_lacks_a_task_has_no_figures_over_all(tmp_path):
         (tmp_path / f"B-v0-PPO-{seed}" / "metrics.jsonl").write_text("")
     (table,) = study_of(tmp_path, ranges={"A-v0": (0.0, 10.0), "B-v0": (0.0, 100.0)})["tables"]
     (ppo,) = (group for group in table["groups"] if group["group"] == "algorithm=PPO")
-    assert (ppo["seeds"], ppo["mean"], ppo["not_counted"]) == ([], None, 2)
-    assert "has no run that counts on B-v0" in table["notes"][0]
+    assert (ppo["seeds"], ppo["mean"], ppo["not_counted"]) == ([], None, 4)
+    assert "has no seed that counts on every task" in table["notes"][0]
     assert table["improvement"] == []
 
 
@@ -336,7 +377,7 @@ def test_unequal_budgets_are_groups_and_told(tmp_path):
 
 def test_runs_of_different_code_are_told(tmp_path):
     leave_run(tmp_path / "a", 1)
-    (leave_run(tmp_path / "b", 2) / "versions.json").write_text('{"git": "def"}')
+    (leave_run(tmp_path / "b", 2) / "versions.json").write_text('{"hsw": "0.1.0", "git": "def"}')
     assert study_of(tmp_path)["notes"] == ["the runs had different git: abc, def"]
 
 
@@ -351,6 +392,12 @@ def test_each_sweep_is_a_study_and_found_at_any_depth(tmp_path):
     found = find_studies([tmp_path / "multirun", tmp_path / "multirun" / "one"])
     names = {folder.name: [run.name for run in runs] for folder, runs in found.items()}
     assert names == {"one": ["2", "10"], "two": ["2", "10"]}
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "job").symlink_to(tmp_path / "multirun" / "one" / "2")
+    (tmp_path / "links" / "loop").symlink_to(tmp_path / "links")
+    (tmp_path / "links" / "versions.json").touch()
+    (tmp_path / "multirun" / "one" / "10" / "loop").symlink_to(tmp_path)
+    assert [run.name for run in find_studies([tmp_path / "links"])[tmp_path / "links"]] == ["job"]
     jobs = [tmp_path / "multirun/one/2", tmp_path / "multirun/one/10"]
     assert list(find_studies(jobs).values()) == [jobs]
 
@@ -378,7 +425,7 @@ def test_the_formats_agree_and_curves_are_drawn(tmp_path):
     assert "- Command: `python -m hsw.train 'x=1 2'`." in told["md"].out
     assert first["speed"] == float(rows[0]["speed"]) == data["studies"][0]["runs"][0]["speed"] == 500.0
     written = (tmp_path / "out" / "report.md").read_text()
-    assert "](<curves.png>)" in written
+    assert "](curves.png)" in written
     assert written.endswith(f"--reps 50 --out {tmp_path / 'out'} --format md`.\n")
 
 
@@ -395,15 +442,52 @@ def test_bad_input_is_one_sentence(tmp_path):
     assert call(run, "--normalize", "CartPole=0:5", main=cli).refused(2, "CartPole-v1")
     assert call(run, "--threshold", "nan", main=cli).refused(2, "finite")
     assert call(run, "--reps", "0", main=cli).refused(2, "at least 1")
-    assert call(run, "--ranges", str(tmp_path / "x"), main=cli).refused(2, "there is no file")
+    assert call(run, "--seed", "-1", main=cli).refused(2, "seed=-1")
+    assert call(run, "--normalize", "CartPole-v1=0:1e-320", main=cli).refused(2, "from a lower to a higher")
+    assert call(run, "--ranges", str(tmp_path / "x"), main=cli).refused(2, "cannot read", "No such file")
     (tmp_path / "x").write_text("[1]")
     assert call(run, "--ranges", str(tmp_path / "x"), main=cli).refused(2, "must be JSON")
 
 
 def test_ranges_of_a_file_give_way_to_those_of_the_command_line(tmp_path):
-    (tmp_path / "ranges.json").write_text('{"coinrun": [5, 10], "maze": [5, 10]}')
-    ranges = read_ranges(["maze=1:2"], tmp_path / "ranges.json")
-    assert ranges == {"coinrun": (5.0, 10.0), "maze": (1.0, 2.0)}
+    (tmp_path / "ranges.json").write_text('{"A-v0": [0, 100], "B-v0": [0, 200], "elsewhere": [5, 10]}')
+    _two_tasks(tmp_path / "study")
+    arguments = (str(tmp_path / "study"), "--no-curves", "--ranges", str(tmp_path / "ranges.json"), "--format", "json")
+    (table,) = json.loads(call(*arguments, "--normalize", "B-v0=0:1e3", main=cli).out)["studies"][0]["tables"]
+    assert table["ranges"] == {"A-v0": [0.0, 100.0], "B-v0": [0.0, 1000.0]}
+    typed = call(*arguments, "--normalize", "B-v1=0:1", main=cli)
+    assert typed.refused(2, "no run is on B-v1")
+
+
+def test_what_cannot_be_written_is_told_and_the_tables_are_there(tmp_path):
+    leave_run(tmp_path / "study" / "a")
+    (tmp_path / "study" / "curves.png").mkdir()
+    result = call(str(tmp_path / "study"), main=cli)
+    assert result.code == 0
+    assert "- Note: the curves could not be written to" in result.out
+    assert "| PPO | 1 |" in result.out
+    (tmp_path / "file").touch()
+    assert call(str(tmp_path / "study"), "--out", str(tmp_path / "file"), main=cli).refused(2, "cannot make the folder")
+
+
+def test_curves_go_only_where_runs_were_named(tmp_path):
+    one, other = (leave_run(tmp_path / "study" / name, seed) for seed, name in enumerate("ab"))
+    (study,) = report([one], reps=50)["studies"]
+    assert study["curves"] == str(one / "curves.png")
+    (study,) = report([one, other], reps=50)["studies"]
+    assert (study["curves"], study["notes"][0][:30]) == (None, "no curves were drawn beside si")
+    assert not (tmp_path / "study" / "curves.png").exists()
+
+
+def test_text_of_runs_is_neither_markup_nor_a_formula(tmp_path):
+    for seed in (1, 2):
+        leave_run(tmp_path / "co$t^$" / f"=1+{seed}", seed, env=f"<b>*x*`\x1b[2J{seed}")
+    (study,) = report([tmp_path / "co$t^$"], reps=50)["studies"]
+    data = {"metric": "return", "threshold": None, "reps": 50, "seed": 0, "studies": [study]}
+    text = to_markdown(data)
+    assert "\\<b>\\*x\\*\\` [2J1: return" in text
+    assert "\x1b" not in text + to_csv(data)
+    assert [row["run"] for row in csv.DictReader(io.StringIO(to_csv(data)))][2:] == ["'=1+1", "'=1+2"]
 
 
 def test_a_hundred_runs_take_less_than_twenty_seconds(tmp_path):

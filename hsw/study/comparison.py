@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,11 +12,10 @@ import numpy as np
 from hsw.study.curves import has_curve, points_of
 from hsw.study.estimates import Estimate, aggregate, normalise, probability_of_improvement
 from hsw.study.groups import Group
+from hsw.study.ranges import Ranges
 from hsw.study.results import RunResult
 
 _ALL_PAIRS = 4  # groups; with more of them, each is compared with the first only
-
-Ranges = Mapping[str, tuple[float, float]]
 
 
 def compare(
@@ -64,13 +63,15 @@ def compare(
                 "reached": None if threshold is None else _reached(used, threshold, ranges, evaluations),
             }
         )
-        lacking = [env for env in envs if not group.counted.get(env)]
-        if lacking and len(envs) > 1:
-            notes.append(f"{group.label} has no run that counts on {', '.join(lacking)}, so no figures over all tasks")
+        if not seeds and len(envs) > 1:
+            notes.append(f"{group.label} has no seed that counts on every task, so no figures over them")
         elif set(seeds) != most:
             notes.append(f"{group.label} has the seeds {_list(seeds)} of {_list(sorted(most))}")
         if len(seeds) == 1:
             notes.append(f"{group.label} has one seed, so no intervals")
+    ended = sum(run.status == "done" for run in everyone)
+    if ended < len(everyone):
+        notes.append(f"{len(everyone) - ended} of {len(everyone)} runs did not end and count as last evaluated")
     budgets = sorted({run.budget or 0 for run in everyone})
     if len(budgets) > 1:
         notes.append(f"the runs had different budgets: {_list(f'{budget:,}' for budget in budgets)} steps")

@@ -78,13 +78,14 @@ def draw(groups: Sequence[Group], envs: Sequence[str], metric: str, title: str, 
                 )
                 axes.fill_between(steps, low, high, color=f"C{n}", alpha=0.2, linewidth=0)
         source = "evaluation" if evaluations else "last 100 training episodes"
-        axes.set(title=env, xlabel="environment steps", ylabel=f"{metric}, {source}")
+        axes.set(xlabel="environment steps", ylabel=f"{metric}, {source}")
+        axes.set_title(env, parse_math=False)
         axes.grid(alpha=0.3)
     handles = {
         label: line for axes in figure.axes for line, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
     if handles:
         figure.legend(handles.values(), handles.keys(), loc="outside lower center", fontsize="small", ncols=2)
-    figure.suptitle(f"{title}\nmean over seeds and its 95 % bootstrap interval", fontsize="medium")
+    figure.suptitle(f"{title}\nmean over seeds and its 95 % bootstrap interval", fontsize="medium", parse_math=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)

@@ -10,12 +10,14 @@ from hsw.study.results import RunResult
 
 # Where a run lives, how it reports and where it computes; the spaces follow from the environment, and the parts' own
 # tags, seeds and devices are copies of the root's.
-_CANNOT_MATTER = re.compile(
-    r"(resume|quiet|allow|checkpoint_interval|threads|logger)(\.|$)"
-    r"|(.*\.)?(seed|device|observation_space|action_space)(\.|$)|.*\.tag$"
+CANNOT_MATTER = re.compile(
+    r"(resume|quiet|allow|fail_fast|checkpoint_interval|threads|logger)(\.|$)"
+    r"|(\w+\.)?(seed|device|observation_space|action_space)(\.|$)|\w+\.tag$"
 )
 _TASK = ("env.id", "env.game")
-_PREFERRED = ("algorithm._target_", "env._target_", "storage._target_", "network._target_", "agent._target_")
+_ALGORITHM = "algorithm._target_"
+_ENV = ""  # beside the config's keys
+_PREFERRED = (_ALGORITHM, "env._target_", "storage._target_", "network._target_", "agent._target_")
 _UNFINISHED = ("unfinished", "interrupted", "running")
 
 
@@ -53,14 +55,17 @@ def group_runs(runs: Sequence[RunResult], unfinished: bool = False) -> tuple[lis
         The groups in the order of their first runs, and the values of each key that varied, the telling keys first.
     """
     runs = [run for run in runs if run.env is not None]
-    keys = sorted({key for run in runs for key in run.config if not _CANNOT_MATTER.match(key)})
-    table = {run.name: {key: run.config.get(key, "-") for key in keys} for run in runs}
+    keys = sorted({key for run in runs for key in run.config if not CANNOT_MATTER.match(key)})
+    table = {run.name: {key: run.config.get(key, "-") for key in keys} | {_ENV: str(run.env)} for run in runs}
     varied = {key: values for key in keys if len(values := _distinct(table[run.name][key] for run in runs)) > 1}
     chosen = _telling_keys(runs, table, varied)
+    if _kinds(table, [*chosen, _ALGORITHM]) > _kinds(table, chosen):
+        chosen.insert(0, _ALGORITHM)  # each environment has one only, and none may pass for another's
     groups: dict[tuple[str, ...], Group] = {}
     for run in runs:
-        identity = tuple(table[run.name][key] for key in chosen)
-        group = groups.setdefault(identity, Group(_label(chosen, run.config, varied)))
+        groups.setdefault(_values(table[run.name], chosen), Group(_label(chosen, run.config, varied)))
+    for run in sorted(runs, key=lambda run: run.status != "done"):  # of two with one seed, the one that ended counts
+        group = groups[_values(table[run.name], chosen)]
         counts = run.status == "done" or (unfinished and run.status in _UNFINISHED)
         assert run.env is not None  # filtered above
         assert run.seed is not None  # read together with env
@@ -76,6 +81,27 @@ def group_runs(runs: Sequence[RunResult], unfinished: bool = False) -> tuple[lis
     return list(groups.values()), {key: varied[key] for key in order}
 
 
+def keep_common(groups: Iterable[Group], envs: Sequence[str]) -> None:
+    """Leave out the runs whose seed does not count on each of these environments."""
+    for group in groups:
+        common = set(group.seeds(envs))
+        seeds = {env: set(group.counted.get(env, ())) for env in envs}
+        for env in envs:
+            for seed in sorted(seeds[env] - common):
+                lacking = ", ".join(other for other in envs if seed not in seeds[other])
+                run = group.counted[env].pop(seed)
+                group.left_out.setdefault(env, {})[run.name] = f"seed {seed} does not count on {lacking}"
+
+
+def _values(row: dict[str, str], keys: Iterable[str]) -> tuple[str, ...]:
+    return tuple(row.get(key, "-") for key in keys)
+
+
+def _kinds(table: dict[str, dict[str, str]], keys: Sequence[str]) -> int:
+    """How many kinds of runs these keys make."""
+    return len({_values(row, keys) for row in table.values()})
+
+
 def _distinct(values: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(values))
 
@@ -85,16 +111,12 @@ def _telling_keys(
 ) -> list[str]:
     """The fewest keys, found greedily, that tell apart whatever differs on the same environment."""
     by_env = {env: [run.name for run in runs if run.env == env] for env in {run.env for run in runs}}
-    keys = [
-        key
-        for key in varied
-        if key not in _TASK and any(len({table[name][key] for name in names}) > 1 for names in by_env.values())
-    ]
+    keys = [key for key in varied if any(len({table[name][key] for name in names}) > 1 for names in by_env.values())]
     # Targets first, then the root's keys, then the parts'; a copy that an interpolation made comes after its source.
     keys.sort(key=lambda key: (_PREFERRED.index(key) if key in _PREFERRED else len(_PREFERRED), key.count("."), key))
 
     def told_apart(some: Sequence[str]) -> int:
-        return len({(run.env, *(table[run.name][key] for key in some)) for run in runs})
+        return _kinds(table, [_ENV, *some])
 
     chosen: list[str] = []
     while told_apart(chosen) < told_apart(keys):
@@ -106,7 +128,7 @@ def _telling_keys(
 
 def _label(chosen: Sequence[str], config: dict[str, str], varied: dict[str, list[str]]) -> str:
     if not chosen:
-        return short_value("algorithm._target_", config.get("algorithm._target_", "all"), ())
+        return short_value(_ALGORITHM, config.get(_ALGORITHM, "all"), ())
     names = [key.removesuffix("._target_").rpartition(".")[2] for key in chosen]
     return " ".join(
         f"{name if names.count(name) == 1 else key}={short_value(key, config.get(key, '-'), varied.get(key, ()))}"

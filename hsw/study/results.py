@@ -8,8 +8,7 @@ import os
 import re
 import shlex
 import statistics
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,9 +19,9 @@ METRICS = {
     "return": ("eval/return_mean", "train/episode_return"),
     "success": ("eval/success", "train/success"),
 }
-_OF_A_RUN = {"metrics.jsonl", "run.lock", "versions.json"}
-_PERHAPS_OF_A_RUN = {"config.yaml", "status.json", "train.log"}  # a study may have some of these as well
-_NOT_RUNS = {"checkpoints", "best", "tensorboard", "wandb"}
+_PERHAPS_OF_A_RUN = {"config.yaml", "status.json", "train.log", "run.lock", "versions.json"}  # or of a study
+_WITHIN_A_RUN = {"checkpoints", "best", "tensorboard", "wandb"}
+_LARGEST = 1e100  # beyond it sums and squares are no numbers
 _MAX_DEPTH = 100
 _MAX_LEAVES = 20_000  # of a config: YAML's aliases can make a few lines into more than memory holds
 
@@ -100,17 +99,24 @@ def find_studies(folders: Iterable[Path]) -> dict[Path, list[Path]]:
     return studies
 
 
-def _find_runs(folder: Path) -> list[Path]:
+def _find_runs(folder: Path, above: frozenset[Path] = frozenset()) -> list[Path]:
+    here = folder.resolve()
+    if here in above:  # a symbolic link leads back
+        return []
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: _natural(entry.name))
     except OSError:
         return [folder]  # reading it as a run will say why
     names = {entry.name for entry in entries}
-    if names & _OF_A_RUN:
+    if "metrics.jsonl" in names:
         return [folder]
-    inner = [e for e in entries if e.name not in _NOT_RUNS and e.name[0] != "." and e.is_dir(follow_symlinks=False)]
-    runs = [run for entry in inner for run in _find_runs(folder / entry.name)]
-    return runs or ([folder] if names & _PERHAPS_OF_A_RUN else [])
+    perhaps = bool(names & _PERHAPS_OF_A_RUN)
+    skipped = _WITHIN_A_RUN if perhaps else ()
+    inner = [
+        entry.name for entry in entries if entry.name not in skipped and entry.name[0] != "." and os.path.isdir(entry)
+    ]
+    runs = [run for name in inner for run in _find_runs(folder / name, above | {here})]
+    return runs or [folder] * perhaps
 
 
 def _study(run: Path, given: Path) -> Path:
@@ -128,13 +134,18 @@ def read_run(path: Path, metric: str = "return", name: str | None = None) -> Run
     """Read a run folder; whatever is wrong with it becomes its status and notes."""
     run = RunResult(path, name or path.name)
     faults: list[str] = []
-    lacks = [file for file in ("config.yaml", "metrics.jsonl") if not (path / file).is_file()]
+    lacks = [file for file in ("config.yaml", "metrics.jsonl") if not os.path.isfile(path / file)]
     evaluated_at = None
-    for read in (_read_config, _read_versions, lambda run: _read_metrics(run, *METRICS[metric])):
+    readers: dict[str, Callable[[RunResult], int | None]] = {
+        "config.yaml": _read_config,
+        "versions.json": _read_versions,
+        "metrics.jsonl": lambda run: _read_metrics(run, *METRICS[metric]),
+    }
+    for file, read in readers.items():
+        if not os.path.isfile(path / file):  # a pipe would make us wait
+            continue
         try:
             evaluated_at = read(run)  # of the last of the three
-        except FileNotFoundError:
-            continue
         except OSError as error:
             faults.append(f"cannot read {error.filename}: {error.strerror}")
         except (ValueError, RecursionError) as error:  # what is not UTF-8 is a ValueError too
@@ -144,9 +155,9 @@ def read_run(path: Path, metric: str = "return", name: str | None = None) -> Run
     budget = run.budget or 0
     ended = run.steps is not None and run.steps >= budget
     complete = ended and (evaluated_at == run.steps or (told == "done" and evaluated_at is not None))
-    if run.evaluations and (not complete or run.evaluations[-1].step == evaluated_at):
+    if run.evaluations and run.evaluations[-1].step == evaluated_at:
         run.score = run.evaluations[-1].value
-    elif complete:
+    elif evaluated_at is not None:
         run.notes.append(f"its last evaluation has no finite {METRICS[metric][0]}")
     if faults:
         run.status = "damaged"
@@ -227,7 +238,7 @@ def _read_versions(run: RunResult) -> None:
 def _told_status(run: RunResult) -> str | None:
     """What the sweep wrote about the job, if it did."""
     path = run.path / "status.json"
-    if not path.is_file():
+    if not os.path.isfile(path):
         return None
     try:
         told = json.loads(path.read_bytes())
@@ -248,7 +259,7 @@ def _read_metrics(run: RunResult, eval_key: str, train_key: str) -> int | None:
             try:
                 row = json.loads(line)
                 step, seconds = row["step"], _number(row.get("time"))
-                if type(step) is not int or step < (run.steps or 0):
+                if type(step) is not int or not (run.steps or 0) <= step < 2**63:
                     raise ValueError
             except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
                 if line.endswith(b"\n"):
@@ -272,6 +283,6 @@ def _read_metrics(run: RunResult, eval_key: str, train_key: str) -> int | None:
 
 
 def _number(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > sys.float_info.max:
+    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > _LARGEST:
         return None
     return None if math.isnan(value) else float(value)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
+from urllib.parse import quote
 
 from hsw.study.groups import short_value
 
@@ -23,7 +25,7 @@ def to_csv(report: dict[str, Any]) -> str:
     """One row per group of each table, then one per run; `kind` tells which."""
     bounds = [f"{figure}{end}" for figure in _FIGURES for end in ("", "_low", "_high")]
     reached = ["threshold", "reached", "reached_of", "steps_to_threshold", "seconds_to_threshold"]
-    better = ["improvement_over_first", "improvement_over_first_low", "improvement_over_first_high"]
+    better = ["improvement_over", "improvement", "improvement_low", "improvement_high"]
     columns = [
         "kind",
         "study",
@@ -54,10 +56,12 @@ def to_csv(report: dict[str, Any]) -> str:
                 if row["reached"]:
                     of = (table["threshold"], *(row["reached"][key] for key in ("runs", "of", "steps", "seconds")))
                     line |= dict(zip(reached, of, strict=True))
-                line |= _ends(better[0], improvements.get(row["group"]))
-                writer.writerow(line)
+                if row["group"] in improvements:
+                    line |= {"improvement_over": over, **_ends(better[1], improvements[row["group"]])}
+                writer.writerow({key: _safe(value) for key, value in line.items()})
         for run in study["runs"]:
-            writer.writerow({**run, "kind": "run", "study": study["folder"], "notes": "; ".join(run["notes"])})
+            row = {**run, "kind": "run", "study": study["folder"], "notes": "; ".join(run["notes"])}
+            writer.writerow({key: _safe(value) for key, value in row.items()})
     return text.getvalue().rstrip("\n")
 
 
@@ -74,7 +78,7 @@ def to_markdown(report: dict[str, Any]) -> str:
         lines += [f"## {_cell(study['folder'])}", "", *_about(study), ""]
         for table in study["tables"]:
             lines += [*_table(table), ""]
-        rest = [run for run in study["runs"] if not run["counted"] or run["notes"]]
+        rest = [run for run in study["runs"] if not run["counted"] or run["notes"] or run["status"] != "done"]
         if rest:
             lines += ["### Runs to know about", ""]
             lines += _rows(("run", "group", "env", "seed", "status", "counted", "steps", "last score", "why"))
@@ -85,7 +89,7 @@ def to_markdown(report: dict[str, Any]) -> str:
                 lines += _rows((*known, counted, steps, number(run["score"]), "; ".join(run["notes"])), head=False)
             lines.append("")
         if study["curves"]:
-            lines += [f"![Learning curves: mean over seeds, 95 % bootstrap interval](<{_cell(study['curves'])}>)", ""]
+            lines += [f"![Learning curves: mean over seeds, 95 % bootstrap interval]({quote(study['curves'])})", ""]
     lines.append(
         f"Scores are the {report['metric']} of the last evaluation. Brackets are 95 % percentile intervals of a "
         f"bootstrap over seeds, stratified by task ({report['reps']:,} resamples, seed {report['seed']}), by rliable. "
@@ -94,17 +98,17 @@ def to_markdown(report: dict[str, Any]) -> str:
         "start-up and evaluations."
     )
     if "command" in report:
-        lines += ["", f"Made by `{_cell(report['command'])}`."]
+        lines += ["", f"Made by {_code(report['command'])}."]
     return "\n".join(lines)
 
 
 def _about(study: dict[str, Any]) -> list[str]:
     counted = sum(run["counted"] for run in study["runs"])
-    varied = [f"{key} ({', '.join(_values(key, values))})" for key, values in study["varied"].items()]
+    varied = [f"{_code(key)} ({_cell(', '.join(_values(key, values)))})" for key, values in study["varied"].items()]
     more = f", and {len(varied) - _MOST_VARIED} more keys (--format json has all)" if len(varied) > _MOST_VARIED else ""
     lines = [f"- {len(study['runs'])} run folders, of which {counted} count."]
-    lines += [f"- Command: `{_cell(study['command'])}`."] if study["command"] else []
-    lines.append(f"- Varied besides the seed: {_cell(', '.join(varied[:_MOST_VARIED]) + more) or 'nothing'}.")
+    lines += [f"- Command: {_code(study['command'])}."] if study["command"] else []
+    lines.append(f"- Varied besides the seed: {', '.join(varied[:_MOST_VARIED]) + more or 'nothing'}.")
     versions = [f"{key} {values[0]}" for key, values in study["versions"].items() if len(values) == 1]
     if versions:
         lines.append(f"- Ran with {_cell(', '.join(versions))}.")
@@ -187,9 +191,26 @@ def _rows(cells: Iterable[Any], head: bool = True) -> list[str]:
     return [f"| {' | '.join(texts)} |", *(["|" + "---|" * len(texts)] if head else [])]
 
 
+def _plain(text: str) -> str:
+    """On one line and without a terminal's own characters."""
+    return "".join(char if char.isprintable() else " " for char in text)
+
+
 def _cell(text: str) -> str:
-    """Text from files, on one line and without a table's or terminal's own characters."""
-    return "".join(char if char.isprintable() else " " for char in text).replace("|", "\\|")
+    """Text from files, that no part of it is taken for markdown."""
+    return re.sub(r"([\\`*<|]|\b_|_\b|\](?=\())", r"\\\1", _plain(text))
+
+
+def _code(text: str) -> str:
+    return f"`{_plain(text).replace('`', chr(39))}`"
+
+
+def _safe(value: Any) -> Any:
+    """No formula of a spreadsheet."""
+    if not isinstance(value, str):
+        return value
+    text = _plain(value)
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
 
 
 FORMATS: dict[str, Callable[[dict[str, Any]], str]] = {"md": to_markdown, "csv": to_csv, "json": to_json}
