@@ -31,11 +31,12 @@ def job_name(overrides: Iterable[str], same: Iterable[str] = ()) -> str:
 
     Args:
         overrides: key=value, all of the job's.
-        same: Keys that are the same in every job of the sweep.
+        same: Keys to leave out.
     """
     pairs = sorted(override.partition("=") for override in overrides)  # however they were typed
+    named = [(key, sign, value) for key, sign, value in pairs if key not in set(same)]
     return safe_name(
-        "+".join(f"{key.lstrip('+')}-{value}" if sign else key for key, sign, value in pairs if key not in set(same))
+        "+".join(f"{key.lstrip('+')}-{value}" if sign else key for key, sign, value in named) or "defaults"
     )
 
 

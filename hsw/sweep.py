@@ -1,41 +1,30 @@
-"""A sweep around its jobs: which there are, that one's failure is not the others', and the table at the end.
-
-Jobs may run in other processes, and on other machines that see the same files (Hydra's launchers). So what a job has to
-say to the sweep it writes into a folder of notes, whose path every job finds in its environment.
-"""
+"""A sweep around its jobs: which there are, how they are called, and the table at the end."""
 
 from __future__ import annotations
 
 import contextlib
-import json
-import logging
 import os
-import shutil
+import re
 import signal
-import socket
-import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from hsw.errors import Interrupted, SweepError
-from hsw.faces import JobError, describe
+from hsw.errors import ConfigError, Interrupted, ResourceError, SweepError
+from hsw.faces import JobError
 from hsw.naming import job_name
+from hsw.notes import VARIABLE, Notes
 from hsw.outcomes import COLUMNS, as_csv, as_text
+from hsw.run.folder import write_whole
 from hsw.run.settings import CHANGEABLE
-from hsw.run.status import write_json
-
-log = logging.getLogger("hsw")
-
-_NOTES = "HSW_SWEEP_NOTES"
-_STOP = "stop"  # the number of the signal that stopped the sweep, or 0 for a failure with fail_fast
 
 
 class Sweep:
@@ -48,69 +37,50 @@ class Sweep:
 
     def __init__(self, folder: Path, jobs: list[str]) -> None:
         self.folder, self.jobs = folder, jobs
-        host = socket.gethostname()
-        folder.mkdir(parents=True, exist_ok=True)
-        for left in folder.glob(f".notes-{host}-*"):  # by a sweep that was killed
-            if not _alive(int(left.name.rpartition("-")[2])):
-                shutil.rmtree(left, ignore_errors=True)
-        self.notes = folder / f".notes-{host}-{os.getpid()}"
-        shutil.rmtree(self.notes, ignore_errors=True)
-        self.notes.mkdir()
+        self.notes = Notes.own = Notes.create(folder)
         self._previous = {}
         if threading.current_thread() is threading.main_thread():
             self._previous = {s: signal.signal(s, self._handle) for s in (signal.SIGINT, signal.SIGTERM)}
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         """Between jobs, or while they run in other processes: no further one starts, and those that run save."""
-        if self._stopped() and signum == signal.SIGINT:
+        if self.notes.stopped() and signum == signal.SIGINT:
             raise KeyboardInterrupt  # whoever asks twice has waited long enough
-        (self.notes / _STOP).write_text(str(signum))
-        for path in self.notes.glob("*.pid"):
-            host, pid = path.read_text().split()
-            if host == socket.gethostname() and int(pid) != os.getpid():
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(int(pid), signal.SIGTERM)
-
-    def _stopped(self) -> int:
-        """The signal that did, or 0."""
-        stop = self.notes / _STOP
-        return int(stop.read_text()) if stop.exists() else 0
+        self.notes.stop(signum)
+        for pid in self.notes.processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
 
     def close(self) -> None:
         for signum, handler in self._previous.items():
             signal.signal(signum, handler)
-        shutil.rmtree(self.notes, ignore_errors=True)
+        self.notes.delete()
+        Notes.own = None
 
     def outcomes(self) -> list[dict[str, Any]]:
         """One row per job, with COLUMNS."""
-        rows = []
-        for number, job in enumerate(self.jobs):
-            row: dict[str, Any] = dict.fromkeys(COLUMNS)
-            try:
-                row |= json.loads((self.notes / f"{number}.json").read_bytes())
-            except FileNotFoundError:
-                lost = (self.notes / f"{number}.pid").exists()
-                row |= {"status": "failed", "exit_code": 5, "note": "its process died"} if lost else {}
-            rows.append(row | {"job": job, "status": row["status"] or "not started"})
-        return rows
+        told = [self.notes.outcome(number) for number in range(len(self.jobs))]
+        named = {row.get("job") for row in told}
+        silent = iter([job for job in self.jobs if job not in named])  # a shuffled sweep runs them in another order
+        return [dict.fromkeys(COLUMNS) | row | {"job": row.get("job") or next(silent, None)} for row in told]
 
     def conclude(self, error: BaseException | None) -> None:
         """Show and write the table.
 
         Raises:
-            Interrupted: If a signal stopped the sweep.
+            Interrupted: If a signal stopped the sweep, or jobs of it.
             SweepError: If a job failed.
         """
-        rows = self.outcomes()
-        if error is not None and all(row["status"] == "not started" for row in rows):
+        rows, signum = self.outcomes(), self.notes.stopped()
+        if error is not None and not signum and all(row["status"] == "not started" for row in rows):
             return  # the command line is wrong, and the error says how
         print(as_text(rows), flush=True)
         path = self.folder / "jobs.csv"
-        with contextlib.suppress(OSError):
-            path.write_text(as_csv(rows))
+        with contextlib.suppress(ResourceError):
+            write_whole(path, as_csv(rows).encode())
         failed = [row for row in rows if row["status"] == "failed"]
         again = "the same command goes on where it stopped"
-        if signum := self._stopped():
+        if signum:
             raise Interrupted(f"the sweep was stopped by signal {signum}; {again}", signum)
         if failed:
             raise SweepError(
@@ -118,46 +88,84 @@ class Sweep:
                 f"(all in {path})",
                 failed[0]["exit_code"] or 1,
             )
-        if error is None and any(row["status"] == "interrupted" for row in rows):
-            raise Interrupted(f"jobs were interrupted; {again}", signal.SIGTERM)
+        if error is None and any(row["status"] in ("interrupted", "running") for row in rows):
+            raise Interrupted(f"jobs did not end; {again}", signal.SIGTERM)
 
 
 _current: Sweep | None = None
 
 
 class SweepCallback(Callback):
-    """Hydra's news of a sweep that begins. Its jobs are named by what varies between them."""
+    """Hydra's news of a sweep that begins."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         try:
-            self._begin(config)
+            _begin(config)
         except Exception as error:
             raise JobError from error  # Hydra would warn, and go on without
 
-    def _begin(self, config: DictConfig) -> None:
-        global _current
-        overrides = OmegaConf.to_container(config.hydra.overrides.task)
-        assert isinstance(overrides, list)
-        params = [f"{key}={value}" for key, value in (OmegaConf.select(config, "hydra.sweeper.params") or {}).items()]
-        parsed = OverridesParser.create().parse_overrides([*params, *overrides])
-        jobs = BasicSweeper.split_arguments(parsed, None)[0]
-        values: dict[str, set[str]] = {}
-        for job in jobs:
-            for override in job:
-                values.setdefault(override.partition("=")[0], set()).add(override)
-        same = [key for key, seen in values.items() if len(seen) == 1]
-        if len(same) == len(values):  # one job
-            same = [key for key in values if key in ("experiments", "budget", *CHANGEABLE)]
-        _current = Sweep(Path(config.hydra.sweep.dir).absolute(), [job_name(job, same) for job in jobs])
-        with read_write(config), open_dict(config):  # every job is composed with these, in whatever process
-            quoted = ",".join(_quote(key) for key in same)
-            config.hydra.overrides.hydra.append(f"hydra.job.config.override_dirname.exclude_keys=[{quoted}]")
-            config.hydra.overrides.hydra.append(f"+hydra.job.env_set.{_NOTES}={_quote(str(_current.notes))}")
+
+def _begin(config: DictConfig) -> None:
+    global _current
+    overrides = OmegaConf.to_container(config.hydra.overrides.task)
+    assert isinstance(overrides, list)
+    params: Any = OmegaConf.select(config, "hydra.sweeper.params") or {}
+    swept = [f"{key}={value}" for key, value in params.items()]
+    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    jobs = BasicSweeper.split_arguments(parser.parse_overrides([*swept, *overrides]), None)[0]
+    values: dict[str, set[str]] = {}
+    for job in jobs:
+        for override in job:
+            values.setdefault(override.partition("=")[0], set()).add(override)
+    if len(values.get("experiments", ())) > 1:
+        raise ConfigError("a sweep is of one study, because a study says itself what to sweep; run one after another")
+    if values.get("resume", set()) - {"resume=null"}:
+        raise ConfigError("a sweep resumes its own jobs; leave resume out")
+    unnamed = _unnamed(values, params)
+    folder, names = Path(config.hydra.sweep.dir).absolute(), [job_name(job, unnamed) for job in jobs]
+    unusable = [name for name in dict.fromkeys(names) if not _usable(folder / name)]
+    if unusable:
+        raise ResourceError(f"cannot write into {', '.join(unusable)} in {folder}; move it away")
+    _current = Sweep(folder, names)
+    quoted = ",".join(_quote(key) for key in unnamed)
+    with read_write(config), open_dict(config):  # every job is composed with these, in whatever process
+        config.hydra.overrides.hydra += [
+            f"hydra.job.config.override_dirname.exclude_keys=[{quoted}]",
+            f"hydra.sweep.dir={_quote(str(folder))}",  # whatever of it a job varies
+            f"+hydra.job.env_set.{VARIABLE}={_quote(str(_current.notes.folder))}",
+        ]
+
+
+def _unnamed(values: dict[str, set[str]], params: Iterable[str]) -> list[str]:
+    """The keys that job folders are not named by.
+
+    The seed and what a study sweeps always name them, so that a job has the same folder when there are more, or fewer,
+    beside it. Of the others, what is the same in all jobs does not, and least of all what a rerun may change.
+
+    Args:
+        values: The overrides that the jobs have, by key.
+        params: Keys that the study sweeps.
+    """
+    same = [key for key, seen in values.items() if len(seen) == 1]
+    changeable = [
+        key for key in same if re.split(r"[.@]", key.lstrip("+~"))[0] in ("experiments", "budget", *CHANGEABLE)
+    ]
+    unnamed = [key for key in same if key in changeable or key not in ("seed", *params)]
+    return unnamed if len(unnamed) < len(values) else changeable
+
+
+def _usable(folder: Path) -> bool:
+    """Whether Hydra can write train.log into a folder, if it is there; it ends a sweep where it cannot."""
+    if not os.path.lexists(folder):
+        return True
+    path = folder / "train.log"
+    log = not os.path.lexists(path) or (path.is_file() and os.access(path, os.W_OK))
+    return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK) and log
 
 
 def _quote(text: str) -> str:
-    """For Hydra's grammar."""
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    """For Hydra's grammar, in which a backslash is one unless a quote follows."""
+    return '"' + re.sub(r'(\\*)("|$)', lambda found: found[1] * 2 + ('\\"' if found[2] else ""), text) + '"'
 
 
 @contextlib.contextmanager
@@ -178,71 +186,3 @@ def reporting() -> Iterator[None]:
     finally:
         if _current is not None:
             _current.close()
-
-
-def in_sweep() -> bool:
-    """Whether this is a job of a sweep."""
-    return _NOTES in os.environ
-
-
-def run_job(train: Callable[[dict[str, Any]], None], number: int, fail_fast: bool) -> None:
-    """Run a job; whatever it ends with becomes its row in the table, and the sweep goes on.
-
-    Args:
-        train: Trains, and fills in the row.
-        number: The job's.
-        fail_fast: If it fails, no other starts.
-    """
-    notes = Path(os.environ[_NOTES])
-    if (notes / _STOP).exists():
-        return
-    pid = notes / f"{number}.pid"
-    pid.write_text(f"{socket.gethostname()} {os.getpid()}")
-    row: dict[str, Any] = {}
-    try:
-        with _stoppable():
-            train(row)
-    except KeyboardInterrupt as stop:
-        signum = getattr(stop, "exit_code", 130) - 128
-        handler = signal.getsignal(signal.SIGUSR2)
-        if signum == signal.SIGUSR2 and callable(handler):
-            handler(signum, None)  # submitit's: queues the job again and ends this process
-        message, code = describe(stop)
-        row |= {"status": "interrupted", "exit_code": code, "note": message}
-        if _current is not None:  # it was this process that was asked to stop, not one worker of many
-            (notes / _STOP).write_text(str(signum))
-    except Exception as error:
-        message, code = describe(error)
-        if row:
-            log.error(message, exc_info=message.startswith("unexpected "))
-        else:  # it never began, and the folder with its log may be another's
-            print(f"job {number}: {message}", flush=True)
-        row |= {"status": "failed", "exit_code": code, "note": message}
-        if fail_fast:
-            (notes / _STOP).write_text("0")
-    write_json(notes / f"{number}.json", row)
-    pid.unlink()
-
-
-@contextlib.contextmanager
-def _stoppable() -> Iterator[None]:
-    """While a job is being built, a signal stops it; while it trains, the agent sees to that."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def handle(signum: int, frame: FrameType | None) -> None:
-        raise Interrupted(f"stopped by signal {signum} before training", signum)
-
-    previous = {signum: signal.signal(signum, handle) for signum in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for signum, handler in previous.items():
-            signal.signal(signum, handler)
-        if _current is None:  # a worker: Ctrl-C also reaches those that are idle, and is for the sweep to handle
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _alive(pid: int) -> bool:
-    return Path(f"/proc/{pid}").exists() if sys.platform == "linux" else True

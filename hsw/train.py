@@ -15,16 +15,17 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from hsw import sweep
 from hsw.errors import ConfigError, CorruptError, ResourceError
 from hsw.faces import JobError, conf_folder, describe, refuse_choices, refuse_secrets, run_main
+from hsw.job import in_sweep, run_job
 from hsw.run.status import read_status, stored_identity, write_status
+from hsw.sweep import reporting
 
 if TYPE_CHECKING:
     from hsw.run.folder import RunFolder
@@ -38,14 +39,17 @@ def _hydra_main(config: DictConfig) -> None:
     logging.captureWarnings(True)
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
-    if sweep.in_sweep():
+    if in_sweep():
         named = any(override.startswith("threads=") for override in hydra_config.overrides.task)
         if "joblib" in hydra_config.launcher._target_:
             multiprocessing.set_start_method("spawn", force=True)  # joblib's own is unknown to a job's processes
             config.threads = config.threads if named else 1  # there are as many jobs as cores
-        sweep.run_job(lambda row: train(config, folder, row), hydra_config.job.num, config.fail_fast)
+        run_job(lambda row: train(config, folder, row), folder.name, hydra_config.job.num, config.fail_fast)
         return
     try:
+        study, everything = hydra_config.runtime.choices.get("experiments"), cast(Any, HydraConfig.instance().cfg)
+        if study and OmegaConf.select(everything, "hydra.sweeper.params"):
+            raise ConfigError(f"experiments={study} is a sweep; leave hydra.mode out")
         train(config, folder)
     except Exception as error:
         raise JobError from error  # past Hydra, which would print a line of its own first
@@ -232,7 +236,7 @@ def main() -> None:
             if not (Path(folder) / "config.yaml").is_file():
                 raise ConfigError(f"there is no run in {folder}: it has no config.yaml")
             sys.argv.append(f"hydra.run.dir={folder}")
-    with sweep.reporting():
+    with reporting():
         _hydra_main()
 
 

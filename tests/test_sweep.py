@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ import yaml
 from hsw.naming import job_name, safe_name, study_name
 from hsw.run.checkpoint import list_checkpoints
 from hsw.run.folder import RunFolder
+from hsw.sweep import Sweep
 from tests.runs import TINY, call, differences, finish, newest, rows, run_dir, start, wait_for, without_times
 from tests.wandb_server import serve
 
@@ -125,6 +127,76 @@ def test_a_folder_with_a_run_that_is_not_the_sweeps_is_left_alone(tmp_path: Path
     (tmp_path / "seed-1" / "status.json").write_text("[")
     assert call(*SWEEP, "seed=1,2", sweep_dir(tmp_path)).refused(7, "status.json cannot be read")
     assert (tmp_path / "seed-1" / "config.yaml").read_text() == "seed: 7\n"
+
+
+# What a job is called, and where it is.
+def test_a_job_has_the_same_folder_when_there_are_more_beside_it(tmp_path: Path) -> None:
+    for seeds, jobs in (("1", {"seed-1"}), ("2", {"seed-2"}), ("1,2", {"seed-1", "seed-2"})):
+        result = call(*SWEEP, "agent=ppo", f"seed={seeds}", sweep_dir(tmp_path / "plain"))
+        assert set(table(tmp_path / "plain")) == jobs
+    assert result.out.count("done before") == 2
+    study = ("experiments=daac_vs_ppo", *TINY, "eval_interval=null", sweep_dir(tmp_path / "study"))
+    assert call(*study, "seed=1").code == 0
+    end = call(*study, "seed=1,2", "fail_fast=true")
+    assert {path.name for path in (tmp_path / "study").glob("agent*")} == set(table(tmp_path / "study"))
+    assert set(table(tmp_path / "study")) == {f"agent-{agent}+seed-{n}" for agent in ("daac", "ppo") for n in (1, 2)}
+    assert end.out.count("done before") == 2
+
+
+def test_jobs_lie_beside_their_table_and_rows_are_their_own(tmp_path: Path) -> None:
+    end = call(*SWEEP, "seed=shuffle(range(1,5))", "tag=a,b", f"hydra.sweep.dir={tmp_path}/${{tag}}")
+    assert end.code == 0, end.err
+    (folder,) = tmp_path.iterdir()
+    rows = table(folder)
+    assert len(rows) == 8
+    for job, row in rows.items():
+        assert float(row["return"]) == status(folder / job)["return"]
+
+
+def test_choices_by_a_pattern_are_swept(tmp_path: Path) -> None:
+    assert call(*SWEEP, "agent=glob(p*)", "seed=1,2", sweep_dir(tmp_path)).code == 0
+    assert set(table(tmp_path)) == {"seed-1", "seed-2"}
+
+
+def test_what_no_sweep_can_be_is_refused_at_once(tmp_path: Path) -> None:
+    tiny = (*TINY, sweep_dir(tmp_path), run_dir(tmp_path))
+    assert call("--multirun", *tiny, "experiments=daac_vs_ppo,value_freq").refused(2, "a sweep is of one study")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").touch()
+    assert call("--multirun", *tiny, "seed=1,2", f"resume={tmp_path / 'run'}").refused(2, "leave resume out")
+    assert call(*tiny, "hydra.mode=RUN", "experiments=daac_vs_ppo").refused(2, "experiments=daac_vs_ppo is a sweep")
+    (tmp_path / "seed-1" / "train.log").mkdir(parents=True)
+    (tmp_path / "seed-2").touch()
+    refused = call("--multirun", *tiny, "seed=1,2,3")
+    assert refused.refused(6, "cannot write into seed-1, seed-2 in", "move it away")
+    assert not (tmp_path / "seed-3").exists()
+
+
+def test_notes_of_others_and_a_status_that_is_none_stop_no_sweep(tmp_path: Path) -> None:
+    host = socket.gethostname()
+    ours, theirs = f".notes-{host}-999999999", {f".notes-{host}-abc", f".notes-{host}-2-999999999"}
+    for name in (ours, *theirs):
+        (tmp_path / name).mkdir()
+    assert call(*SWEEP, "seed=1,2", sweep_dir(tmp_path)).code == 0
+    assert {path.name for path in tmp_path.glob(".notes*")} == theirs
+    (tmp_path / "seed-1" / "status.json").write_text(json.dumps(status(tmp_path / "seed-1") | {"return": "x"}))
+    again = call(*SWEEP, "seed=1,2", sweep_dir(tmp_path))
+    assert again.refused(7, "status.json cannot be read")
+    assert [row["status"] for row in table(tmp_path).values()] == ["failed", "done"]
+
+
+def test_a_job_that_still_runs_is_no_failure(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path, ["a", "b", "c", "d"])
+    try:
+        (sweep.notes.folder / "0.pid").write_text(f"{socket.gethostname()} 1")
+        (sweep.notes.folder / "1.pid").write_text(f"{socket.gethostname()} 999999999")
+        (sweep.notes.folder / "2.pid").write_text("")  # the disk was full
+        found = [(row["job"], row["status"], row["note"]) for row in sweep.outcomes()]
+    finally:
+        sweep.close()
+    died = "its process died"
+    assert found[:2] == [("a", "running", "in process 1"), ("b", "failed", died)]
+    assert found[2:] == [("c", "failed", died), ("d", "not started", None)]
 
 
 def test_a_single_run_leaves_its_status(tmp_path: Path) -> None:

@@ -134,8 +134,8 @@ class WandbLogger(Logger):
 
     Args:
         project, entity, group, name, tags: As in wandb.init.
-        mode: "auto" is online with an API key and offline without one; an online run that cannot start within
-            init_timeout seconds goes on offline.
+        mode: "auto" is what WANDB_MODE says, or else online with an API key and offline without one. An online run
+            that cannot start within init_timeout seconds goes on offline.
         init_timeout: Longest wait for the server at the start, in seconds.
         finish_timeout: Longest wait at the end, in seconds.
     """
@@ -163,9 +163,9 @@ class WandbLogger(Logger):
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         import wandb
 
-        mode = self.mode
+        mode: Any = self.mode
         if mode == "auto":
-            mode = "online" if os.environ.get("WANDB_API_KEY") else "offline"
+            mode = os.environ.get("WANDB_MODE") or ("online" if os.environ.get("WANDB_API_KEY") else "offline")
         self._id = (state or {}).get("id") or secrets.token_hex(4)
         common: dict[str, Any] = {**self.options, "tags": self.tags, "dir": str(folder), "config": config}
         # The console is the run's own log already; and nothing of the machine's environment is to be uploaded.

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
+
+_ONE_SIGNAL = 0.5  # seconds
 
 
 class StopSignals:
@@ -13,6 +16,7 @@ class StopSignals:
 
     def __init__(self) -> None:
         self.requested: int | None = None
+        self._asked = 0.0
         self._previous: dict[int, object] = {}
 
     def __enter__(self) -> StopSignals:
@@ -32,8 +36,10 @@ class StopSignals:
         self._previous.clear()
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
-        # Whoever sends SIGTERM after SIGINT, or twice, has waited long enough; a cluster's SIGTERM may come to the
-        # process and to its group, so the same signal within a moment is one.
-        if self.requested is not None and signum == signal.SIGINT:
+        # Whoever sends SIGINT twice has waited long enough. But a terminal's comes to the whole group, and once more
+        # from a launcher that hands it on: within a moment they are one. A cluster's SIGTERM may come again and again.
+        if self.requested is None:
+            self._asked = time.monotonic()
+        elif signum == signal.SIGINT and time.monotonic() - self._asked > _ONE_SIGNAL:
             os._exit(128 + signum)
         self.requested = signum

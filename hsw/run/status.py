@@ -10,6 +10,7 @@ from hsw.errors import ConfigError, CorruptError
 from hsw.run.folder import write_whole
 
 _NAME = "status.json"
+_NUMBERS = ("num_train_steps", "exit_code", "steps", "seconds", "return")
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
@@ -54,6 +55,8 @@ def read_status(folder: Path, identity: dict[str, Any]) -> dict[str, Any] | None
     try:
         status: dict[str, Any] = json.loads(path.read_bytes())
         theirs, _ = status["identity"], status["status"]
+        if not all(isinstance(status.get(key), int | float | None) for key in _NUMBERS):
+            raise TypeError
         names = sorted(key for key in {*theirs, *identity} if theirs.get(key) != identity.get(key))
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise CorruptError(f"{path} cannot be read; delete {folder} to run the job anew") from error

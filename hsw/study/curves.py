@@ -85,7 +85,13 @@ def draw(groups: Sequence[Group], envs: Sequence[str], metric: str, title: str, 
         label: line for axes in figure.axes for line, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
     if handles:
-        figure.legend(handles.values(), handles.keys(), loc="outside lower center", fontsize="small", ncols=2)
+        figure.legend(
+            handles.values(),
+            handles.keys(),
+            loc="outside lower center",
+            fontsize="small",
+            ncols=2 if max(map(len, handles)) < 35 else 1,
+        )
     figure.suptitle(f"{title}\nmean over seeds and its 95 % bootstrap interval", fontsize="medium", parse_math=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)

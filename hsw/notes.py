@@ -1,0 +1,117 @@
+"""What the jobs of a sweep have to say to it: a folder of small files, whose path every job finds in its environment.
+
+Jobs may run in other processes, and on other machines that see the same files (Hydra's launchers).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+from hsw.errors import ResourceError
+from hsw.run.status import write_json
+
+VARIABLE = "HSW_SWEEP_NOTES"
+
+
+class Notes:
+    """A sweep's notes.
+
+    Args:
+        folder: Where they are.
+    """
+
+    own: Notes | None = None  # those of the sweep that this process runs
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._rows: dict[int, dict[str, Any]] = {}  # of jobs that ran in this process
+
+    @classmethod
+    def create(cls, study: Path) -> Notes:
+        """Begin the notes of a sweep, and delete those of sweeps that were killed."""
+        host = socket.gethostname()
+        study.mkdir(parents=True, exist_ok=True)
+        for left in study.iterdir():
+            owner = re.fullmatch(rf"\.notes-{re.escape(host)}-(\d+)", left.name)
+            if owner and (int(owner[1]) == os.getpid() or not _alive(int(owner[1]))):
+                shutil.rmtree(left, ignore_errors=True)
+        folder = study / f".notes-{host}-{os.getpid()}"
+        folder.mkdir()
+        return cls(folder)
+
+    @classmethod
+    def here(cls) -> Notes:
+        """The notes that a job writes into."""
+        return cls.own or cls(Path(os.environ[VARIABLE]))
+
+    def delete(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    # -- no further job ---------------------------------------------------------------------------------------------
+
+    def stop(self, signum: int) -> None:
+        """No further job starts: because of a signal, or of a failure if it is 0."""
+        with contextlib.suppress(OSError):
+            (self.folder / "stop").write_text(str(signum))
+
+    def stopped(self) -> int | None:
+        """The signal that stopped the sweep, 0 for a failure, None if it goes on."""
+        with contextlib.suppress(FileNotFoundError):
+            return int((self.folder / "stop").read_text() or 0)
+        return None
+
+    # -- jobs -------------------------------------------------------------------------------------------------------
+
+    def begin(self, number: int) -> None:
+        """A job begins in this process."""
+        with contextlib.suppress(OSError):
+            (self.folder / f"{number}.pid").write_text(f"{socket.gethostname()} {os.getpid()}")
+
+    def end(self, number: int, row: dict[str, Any]) -> None:
+        """A job of this process ended so."""
+        self._rows[number] = row
+        with contextlib.suppress(ResourceError):
+            write_json(self.folder / f"{number}.json", row)
+        (self.folder / f"{number}.pid").unlink(missing_ok=True)
+
+    def processes(self) -> list[int]:
+        """Other processes of this host that jobs run in."""
+        pids = [_pid_in(path) for path in self.folder.glob("*.pid")]
+        return [pid for pid in pids if pid is not None and pid != os.getpid()]
+
+    def outcome(self, number: int) -> dict[str, Any]:
+        """How a job ended, or what can be said of it."""
+        if number in self._rows:
+            return self._rows[number]
+        with contextlib.suppress(FileNotFoundError):
+            row: dict[str, Any] = json.loads((self.folder / f"{number}.json").read_bytes())
+            return row
+        began = self.folder / f"{number}.pid"
+        pid = _pid_in(began)
+        if pid == os.getpid():
+            return {"status": "interrupted", "exit_code": 130, "note": "interrupted at once"}
+        if pid is not None and _alive(pid):
+            return {"status": "running", "note": f"in process {pid}"}
+        if began.exists():
+            return {"status": "failed", "exit_code": 5, "note": "its process died"}
+        return {"status": "not started"}
+
+
+def _pid_in(path: Path) -> int | None:
+    """The process that a job runs in, if it is on this host."""
+    with contextlib.suppress(OSError, ValueError):
+        host, pid = path.read_text().split()
+        return int(pid) if host == socket.gethostname() else None
+    return None
+
+
+def _alive(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists() if sys.platform == "linux" else True
