@@ -145,23 +145,14 @@ def _report_study(
     }
     labels = {name: group.label for group in groups for by_run in group.left_out.values() for name in by_run}
     labels |= {r.name: group.label for group in groups for by_seed in group.counted.values() for r in by_seed.values()}
-    telling = [run for run in runs if run.versions]
-    names = list(dict.fromkeys(name for run in telling for name in run.versions))
-    versions = _distinct_values(names, [run.versions for run in telling])
-    machines = _distinct_values(("device", "threads"), [run.config for run in runs if run.config])
-    notes = [
-        f"the runs had different {name}: {', '.join(values)}"
-        for name, values in {**versions, **machines}.items()
-        if len(values) > 1
-    ]
-    if len(telling) < len(runs):
-        notes.append(f"{len(runs) - len(telling)} of {len(runs)} runs do not say what they ran with")
+    versions, notes = _what_ran(runs)
+    commands = {run.command for run in runs}
     return {
         "folder": str(folder),
         "envs": envs,
         "varied": varied,
         "versions": versions,
-        "command": commands.pop() if len(commands := {run.command for run in runs}) == 1 else None,
+        "command": commands.pop() if len(commands) == 1 else None,
         "notes": notes,
         "groups": groups,
         "tables": [
@@ -188,6 +179,22 @@ def _report_study(
         ],
         "curves": None,
     }
+
+
+def _what_ran(runs: Sequence[RunResult]) -> tuple[dict[str, list[str]], list[str]]:
+    """Versions by name, and notes on what the runs did not have in common."""
+    telling = [run for run in runs if run.versions]
+    names = list(dict.fromkeys(name for run in telling for name in run.versions))
+    versions = _distinct_values(names, [run.versions for run in telling])
+    machines = _distinct_values(("device", "threads"), [run.config for run in runs if run.config])
+    notes = [
+        f"the runs had different {name}: {', '.join(values)}"
+        for name, values in {**versions, **machines}.items()
+        if len(values) > 1
+    ]
+    if len(telling) < len(runs):
+        notes.append(f"{len(runs) - len(telling)} of {len(runs)} runs do not say what they ran with")
+    return versions, notes
 
 
 def _distinct_values(names: Iterable[str], rows: Sequence[dict[str, str]]) -> dict[str, list[str]]:
