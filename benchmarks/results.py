@@ -63,6 +63,9 @@ JOBS = {
     "her_none_bit_flipping": _bit_flipping("storage.num_goals=0"),
     "her_sac_fetch_reach": Job(("env=fetch_reach", "agent=her_sac", "eval_episodes=100"), 3, "success"),
     "sac_pendulum": Job(("env=pendulum", "agent=sac"), 3),
+    "sac_halfcheetah": Job(
+        ("env=halfcheetah", "agent=sac", "num_train_steps=200000", "eval_interval=10000", "eval_episodes=5"), 1
+    ),
     "impala_catch": Job(("env=catch", "agent=impala"), 5),
     "impala_cartpole": Job(("env=cartpole", "agent=impala"), 5),
     "impala_minatar_breakout": Job(("env=minatar_breakout", "agent=impala"), 1),
@@ -127,7 +130,7 @@ def plot(name: str, runs: list[list[dict[str, Any]]], path: Path) -> None:
     axes.fill_between(steps, returns.min(0), returns.max(0), alpha=0.25, linewidth=0)
     axes.plot(steps, returns.mean(0))
     axes.set(
-        title=f"{name}, {len(runs)} seeds",
+        title=f"{name}, {len(runs)} seed{'s' * (len(runs) > 1)}",
         xlabel="environment steps",
         ylabel=f"{JOBS[name].figure} of the last 100 episodes",
     )
@@ -159,7 +162,8 @@ def table(results: dict[str, Any]) -> str:
 
 def _score(row: dict[str, Any]) -> str:
     digits = 2 if row["figure"] == "success" else 1
-    return f"{row['figure']} {row['mean']:.{digits}f} ± {row['std']:.{digits}f}"
+    spread = f" ± {row['std']:.{digits}f}" if len(row["scores"]) > 1 else ""
+    return f"{row['figure']} {row['mean']:.{digits}f}{spread}"
 
 
 def main() -> None:
