@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import signal
 import threading
 from collections.abc import Iterable, Iterator
@@ -121,6 +122,10 @@ def _begin(config: DictConfig) -> None:
         raise ConfigError("a sweep is of one study, because a study says itself what to sweep; run one after another")
     if values.get("resume", set()) - {"resume=null"}:
         raise ConfigError("a sweep resumes its own jobs; leave resume out")
+    if "Slurm" in config.hydra.launcher._target_ and not shutil.which("srun"):
+        raise ConfigError(
+            "there is no SLURM here (no srun); hydra/launcher=submitit_local does the same on this machine"
+        )
     unnamed = _unnamed(values, params)
     folder, names = Path(config.hydra.sweep.dir).absolute(), [job_name(job, unnamed) for job in jobs]
     unusable = [name for name in dict.fromkeys(names) if not _usable(folder / name)]

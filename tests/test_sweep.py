@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -165,6 +166,8 @@ def test_what_no_sweep_can_be_is_refused_at_once(tmp_path: Path) -> None:
     (tmp_path / "run" / "config.yaml").touch()
     assert call("--multirun", *tiny, "seed=1,2", f"resume={tmp_path / 'run'}").refused(2, "leave resume out")
     assert call(*tiny, "hydra.mode=RUN", "experiments=daac_vs_ppo").refused(2, "experiments=daac_vs_ppo is a sweep")
+    if not shutil.which("srun"):
+        assert call("--multirun", *tiny, "seed=1,2", "hydra/launcher=submitit_slurm").refused(2, "no SLURM here")
     (tmp_path / "seed-1" / "train.log").mkdir(parents=True)
     (tmp_path / "seed-2").touch()
     refused = call("--multirun", *tiny, "seed=1,2,3")

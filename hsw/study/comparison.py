@@ -65,6 +65,8 @@ def compare(
         )
         if not seeds and len(envs) > 1:
             notes.append(f"{group.label} has no seed that counts on every task, so no figures over them")
+        elif not seeds:
+            notes.append(f"{group.label} has no run that counts")
         elif set(seeds) != most:
             notes.append(f"{group.label} has the seeds {_list(seeds)} of {_list(sorted(most))}")
         if len(seeds) == 1:

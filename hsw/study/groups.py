@@ -71,7 +71,7 @@ def group_runs(runs: Sequence[RunResult], unfinished: bool = False) -> tuple[lis
         assert run.seed is not None  # read together with env
         same_seed, left_out = group.counted.setdefault(run.env, {}), group.left_out.setdefault(run.env, {})
         if not counts or run.score is None:
-            left_out[run.name] = run.status if not counts else "no evaluation"
+            left_out[run.name] = run.status if not counts else "no score"
         elif run.seed in same_seed:  # the same numbers again, which would make the interval too narrow
             left_out[run.name] = f"seed {run.seed} is also in {same_seed[run.seed].name}"
         else:
