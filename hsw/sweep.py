@@ -25,7 +25,7 @@ from hsw.naming import job_name
 from hsw.notes import VARIABLE, Notes
 from hsw.outcomes import COLUMNS, as_csv, as_text
 from hsw.run.folder import write_whole
-from hsw.run.settings import CHANGEABLE
+from hsw.run.settings import CHANGEABLE, root_key
 
 
 class Sweep:
@@ -152,9 +152,7 @@ def _unnamed(values: dict[str, set[str]], params: Iterable[str]) -> list[str]:
         params: Keys that the study sweeps.
     """
     same = [key for key, seen in values.items() if len(seen) == 1]
-    changeable = [
-        key for key in same if re.split(r"[.@]", key.lstrip("+~"))[0] in ("experiments", "budget", *CHANGEABLE)
-    ]
+    changeable = [key for key in same if root_key(key) in ("experiments", "budget", *CHANGEABLE)]
     unnamed = [key for key in same if key in changeable or key not in ("seed", *params)]
     return unnamed if len(unnamed) < len(values) else changeable
 

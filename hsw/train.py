@@ -47,8 +47,8 @@ def _hydra_main(config: DictConfig) -> None:
         run_job(lambda row: train(config, folder, row), folder.name, hydra_config.job.num, config.fail_fast)
         return
     try:
-        study, everything = hydra_config.runtime.choices.get("experiments"), cast(Any, HydraConfig.instance().cfg)
-        if study and OmegaConf.select(everything, "hydra.sweeper.params"):
+        study = hydra_config.runtime.choices.get("experiments")
+        if study and OmegaConf.select(cast(Any, hydra_config), "sweeper.params"):
             raise ConfigError(f"experiments={study} is a sweep; leave hydra.mode out")
         train(config, folder)
     except Exception as error:
@@ -181,13 +181,13 @@ def resumed_config(config: DictConfig, folder: Path) -> DictConfig:
         CorruptError: If the folder's config cannot be read or names what it may not.
     """
     from hsw.build import check
-    from hsw.run.settings import CHANGEABLE
+    from hsw.run.settings import CHANGEABLE, root_key
     from hsw.run.targets import check_env_modules
 
     saved = load_config(folder)
     changed = {override.lstrip("+~").split("=")[0] for override in HydraConfig.get().overrides.task}
-    groups = {key.split(".")[0].split("@")[0] for key in changed}
-    refused = sorted(key for key in changed if key.split(".")[0].split("@")[0] not in CHANGEABLE)
+    groups = {root_key(key) for key in changed}
+    refused = sorted(key for key in changed if root_key(key) not in CHANGEABLE)
     if refused:
         raise ConfigError(
             f"a resumed run keeps its {', '.join(refused)}; it may change {', '.join(CHANGEABLE[:-1])}; "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -63,3 +64,8 @@ CHANGEABLE = (
     "allow",
     "resume",
 )
+
+
+def root_key(override: str) -> str:
+    """The root's key that an override is about: logger of +logger.mode=offline."""
+    return re.split("[.@=]", override.lstrip("+~"), maxsplit=1)[0]

@@ -111,8 +111,9 @@ def _reached(runs: Sequence[RunResult], threshold: float, ranges: Ranges, evalua
     firsts = []
     for run in runs:
         low, high = ranges.get(run.env or "", (0.0, 1.0))
-        points = (point for point in points_of(run, evaluations) if (point.value - low) / (high - low) >= threshold)
-        firsts.append(next(points, None))
+        points = points_of(run, evaluations)
+        solved = normalise(np.array([point.value for point in points]), low, high) >= threshold
+        firsts.append(points[int(solved.argmax())] if solved.any() else None)
     return {
         "runs": sum(first is not None for first in firsts),
         "of": len(firsts),

@@ -93,5 +93,4 @@ def draw(groups: Sequence[Group], envs: Sequence[str], metric: str, title: str, 
             ncols=2 if max(map(len, handles)) < 35 else 1,
         )
     figure.suptitle(f"{title}\nmean over seeds and its 95 % bootstrap interval", fontsize="medium", parse_math=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)

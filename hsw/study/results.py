@@ -246,7 +246,7 @@ def _told_status(run: RunResult) -> str | None:
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         run.notes.append("status.json cannot be read")
         return None
-    run.notes += [told[key] for key in ("error", "message") if isinstance(told.get(key), str)]
+    run.notes += [told["error"]] if isinstance(told.get("error"), str) else []
     return status if isinstance(status, str) else None
 
 

@@ -9,8 +9,7 @@ import pytest
 from hsw.errors import ConfigError
 from hsw.faces import refuse_secrets
 from tests.runs import TINY, call, finish, newest, run_dir, start
-
-KEY = "0123456789abcdef" * 2 + "feedface"
+from tests.wandb_server import KEY
 
 
 def holding(folder: Path, secret: str) -> list[str]:

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from tests.runs import TINY, finish, rows, run_dir, start, wait_for
+from tests.wandb_server import KEY
 
 pytestmark = pytest.mark.slow
-KEY = "0123456789abcdef" * 2 + "feedface"
 
 
 def services(pid: int) -> list[int]:
