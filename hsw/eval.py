@@ -8,8 +8,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from hsw.cli.main import run_main
 from hsw.errors import ConfigError, CorruptError
-from hsw.faces import run_main
 
 
 def evaluate_run(
@@ -45,11 +45,11 @@ def evaluate_run(
 
     from hsw.agent.base import load_policy
     from hsw.agent.evaluation import evaluate
-    from hsw.build import build, build_env, check
+    from hsw.build import build, build_env
+    from hsw.config.resolved import check, load_config
+    from hsw.config.targets import check_env_modules
     from hsw.device import resolve_device
     from hsw.run.checkpoint import load_newest
-    from hsw.run.targets import check_env_modules
-    from hsw.train import load_config
 
     if episodes < 1:
         raise ConfigError(f"--episodes={episodes} must be at least 1")
@@ -87,7 +87,7 @@ def evaluate_run(
 
     result = {"step": meta["step"], "episodes": episodes, "deterministic": deterministic, **play(episodes)}
     if video:
-        from hsw.video import Recorder
+        from hsw.agent.video import Recorder
 
         recorder = Recorder()
         play(1, num_envs=1, render_mode="rgb_array", recorder=recorder)

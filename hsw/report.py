@@ -15,14 +15,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from hsw.analysis.comparison import compare
+from hsw.analysis.curves import draw
+from hsw.analysis.groups import Group, group_runs, keep_common
+from hsw.analysis.results import METRICS, RunResult, find_studies, read_run
+from hsw.analysis.score_ranges import Ranges, read_ranges, read_ranges_file
+from hsw.analysis.tables import FORMATS
+from hsw.cli.main import run_main
 from hsw.errors import ConfigError, ResourceError
-from hsw.faces import run_main
-from hsw.study.comparison import compare
-from hsw.study.curves import draw
-from hsw.study.groups import Group, group_runs, keep_common
-from hsw.study.ranges import Ranges, read_ranges, read_ranges_file
-from hsw.study.results import METRICS, RunResult, find_studies, read_run
-from hsw.study.tables import FORMATS
 
 
 class _Parser(argparse.ArgumentParser):

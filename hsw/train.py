@@ -21,11 +21,12 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from hsw.errors import ConfigError, CorruptError, ResourceError
-from hsw.faces import JobError, conf_folder, describe, refuse_choices, refuse_secrets, run_main
-from hsw.job import in_sweep, run_job
+from hsw.cli.main import JobError, describe, run_main
+from hsw.config.files import conf_folder, refuse_choices, refuse_secrets
+from hsw.errors import ConfigError, ResourceError
 from hsw.run.status import read_status, stored_identity, write_status
-from hsw.sweep import reporting
+from hsw.sweep.callback import reporting
+from hsw.sweep.job import in_sweep, run_job
 
 if TYPE_CHECKING:
     from hsw.run.folder import RunFolder
@@ -64,7 +65,7 @@ def train(config: DictConfig, folder: Path, row: dict[str, Any] | None = None) -
         row: Of a sweep's job, which takes how it went. A job may have been here before: done, it is skipped; else it
             goes on from its last checkpoint.
     """
-    from hsw.build import check, identity
+    from hsw.config.resolved import check, identity, resumed_config
     from hsw.run.folder import RunFolder
 
     resume, job = config.resume is not None, row is not None
@@ -157,7 +158,7 @@ def open_run(config: DictConfig, folder: RunFolder, resume: bool) -> Iterator[An
     import torch
 
     from hsw.build import build_agent
-    from hsw.run.run import Run
+    from hsw.run.services import Run
 
     torch.set_num_threads(config.threads)
     logger = hydra.utils.instantiate(config.logger)
@@ -171,57 +172,6 @@ def open_run(config: DictConfig, folder: RunFolder, resume: bool) -> Iterator[An
         yield agent
     finally:
         agent.env.close()
-
-
-def resumed_config(config: DictConfig, folder: Path) -> DictConfig:
-    """The folder's config, with what the command line may change of it.
-
-    Raises:
-        ConfigError: If there is no run, or the command line changes what makes the run what it is.
-        CorruptError: If the folder's config cannot be read or names what it may not.
-    """
-    from hsw.build import check
-    from hsw.run.settings import CHANGEABLE, root_key
-    from hsw.run.targets import check_env_modules
-
-    saved = load_config(folder)
-    changed = {override.lstrip("+~").split("=")[0] for override in HydraConfig.get().overrides.task}
-    groups = {root_key(key) for key in changed}
-    refused = sorted(key for key in changed if root_key(key) not in CHANGEABLE)
-    if refused:
-        raise ConfigError(
-            f"a resumed run keeps its {', '.join(refused)}; it may change {', '.join(CHANGEABLE[:-1])}; "
-            "start a new run for anything else"
-        )
-    check(config)
-    plain: Any = OmegaConf.to_container(saved, resolve=True)
-    try:
-        check_env_modules(plain, config.allow)
-        for key in groups:
-            saved[key] = config[key]
-        saved.allow = config.allow
-        check(saved)
-    except ConfigError as error:
-        raise CorruptError(f"the config of {folder} cannot be run: {error}") from error
-    return saved
-
-
-def load_config(folder: Path) -> DictConfig:
-    """Read the config that a run saved.
-
-    Raises:
-        ConfigError: If there is no run in the folder.
-        CorruptError: If its config cannot be read.
-    """
-    path = folder / "config.yaml"
-    if not path.is_file():
-        raise ConfigError(f"there is no run in {folder}: it has no config.yaml")
-    try:
-        loaded = OmegaConf.load(path)
-        assert isinstance(loaded, DictConfig)
-        return loaded
-    except Exception as error:  # YAML's, OmegaConf's and Unicode's errors have no common base
-        raise CorruptError(f"{path} cannot be read: {type(error).__name__}") from error
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ import torch
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete
 from gymnasium.vector.utils import batch_space
 
-from hsw.rowlog import RowLog
+from hsw.append_log import AppendLog
 from hsw.spaces import tree_map
 
 OBS_SPACES = {
@@ -69,7 +69,7 @@ def equal(one: Any, other: Any) -> bool:
         return one.keys() == other.keys() and all(equal(one[key], other[key]) for key in one)
     if isinstance(one, list | tuple):
         return len(one) == len(other) and all(map(equal, one, other))
-    if isinstance(one, RowLog) and isinstance(other, RowLog):
+    if isinstance(one, AppendLog) and isinstance(other, AppendLog):
         return equal([one.begin, one.end, columns(one)], [other.begin, other.end, columns(other)])
     if isinstance(one, torch.Tensor | np.ndarray):
         one, other = torch.as_tensor(one), torch.as_tensor(other)
@@ -77,7 +77,7 @@ def equal(one: Any, other: Any) -> bool:
     return one == other
 
 
-def columns(log: RowLog) -> list[torch.Tensor]:
+def columns(log: AppendLog) -> list[torch.Tensor]:
     """The rows that count of each column, however they are cut into pieces."""
     parts: list[list[torch.Tensor]] = [[] for _ in log.begin]
     for begin, end, rows in log.pieces():

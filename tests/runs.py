@@ -22,13 +22,14 @@ from omegaconf import DictConfig
 
 from hsw import train
 from hsw.agent import Agent
-from hsw.build import build_agent, check
+from hsw.append_log import AppendLog
+from hsw.build import build_agent
+from hsw.config.files import conf_folder
+from hsw.config.resolved import check
 from hsw.errors import Interrupted
-from hsw.faces import conf_folder
-from hsw.rowlog import RowLog
 from hsw.run.checkpoint import load_newest
 from hsw.run.folder import RunFolder
-from hsw.run.run import Run
+from hsw.run.services import Run
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMON = ("env.num_envs=2", "num_train_steps=128", "eval_episodes=2", "device=cpu", "threads=1", "quiet=true")
@@ -216,8 +217,8 @@ def without_times(folder: Path) -> list[dict[str, Any]]:
     return [{key: value for key, value in row.items() if key not in drop} for row in rows(folder)]
 
 
-def contents(log: RowLog) -> dict[str, Any]:
-    """The rows of a RowLog that count, by column, whatever the pieces that they come in."""
+def contents(log: AppendLog) -> dict[str, Any]:
+    """The rows of a AppendLog that count, by column, whatever the pieces that they come in."""
     columns: list[dict[int, torch.Tensor]] = [{} for _ in log.begin]
     for piece in log.pieces():
         numbers = [(n, k) for n, (b, e) in enumerate(zip(piece.begin, piece.end, strict=True)) for k in range(b, e)]
@@ -230,7 +231,7 @@ def contents(log: RowLog) -> dict[str, Any]:
 
 def differences(one: Any, other: Any, path: str = "") -> list[str]:
     """The places where two nested states are not the same bit for bit."""
-    if isinstance(one, RowLog) and isinstance(other, RowLog):
+    if isinstance(one, AppendLog) and isinstance(other, AppendLog):
         return differences(contents(one), contents(other), path)
     if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
         return [] if one.dtype == other.dtype and torch.equal(one, other) else [path]

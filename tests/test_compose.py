@@ -14,12 +14,13 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from hsw.build import build_agent, check, identity
+from hsw.build import build_agent
+from hsw.config.files import conf_folder
+from hsw.config.resolved import check, identity
+from hsw.config.targets import resolve_target
 from hsw.env import VectorEnv
 from hsw.errors import ConfigError
-from hsw.faces import conf_folder
-from hsw.run.run import Run
-from hsw.run.targets import resolve_target
+from hsw.run.services import Run
 from tests.runs import TINY, agent_of, call, compose, rows, run_dir, tiny_run
 
 GROUPS = ("env", "network", "storage", "algorithm", "agent", "logger")

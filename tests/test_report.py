@@ -13,12 +13,12 @@ import yaml
 from absl import logging as absl_logging
 from rliable import library, metrics
 
+from hsw.analysis.estimates import aggregate, normalise, probability_of_improvement
+from hsw.analysis.groups import CANNOT_MATTER, group_runs
+from hsw.analysis.results import find_studies, read_run
+from hsw.analysis.tables import to_csv, to_json, to_markdown
+from hsw.config.settings import CHANGEABLE
 from hsw.report import cli, report
-from hsw.run.settings import CHANGEABLE
-from hsw.study.estimates import aggregate, normalise, probability_of_improvement
-from hsw.study.groups import CANNOT_MATTER, group_runs
-from hsw.study.results import find_studies, read_run
-from hsw.study.tables import to_csv, to_json, to_markdown
 from tests.runs import call
 
 # rliable brings absl, whose log handler closes the stream that was stderr when it was imported: pytest's.

@@ -75,7 +75,7 @@ def test_gae_is_the_formula_where_episodes_end(ends):
     torch.testing.assert_close(got, expected.float(), rtol=1e-5, atol=1e-5)
 
 
-# Defect 5, first form: the trace ran through a truncation into the next episode.
+# Seen elsewhere: the trace ran through a truncation into the next episode.
 @pytest.mark.parametrize("row", [4, 5, 6])
 @pytest.mark.parametrize("ends", ["..Cr...", "..C....", "..Tr...", "..T...."])
 def test_truncation_does_not_leak_next_episode_value(ends, row):
@@ -87,7 +87,7 @@ def test_truncation_does_not_leak_next_episode_value(ends, row):
     assert not torch.equal(before[3:], after[3:])
 
 
-# Defect 5, second form: the truncated step's advantage was zeroed, or taken for a termination.
+# Seen elsewhere: the truncated step's advantage was zeroed, or taken for a termination.
 def test_truncated_step_bootstraps_from_where_it_led():
     rewards, values, terminateds, truncateds, valid = rollout("..Cr...")
     got = gae(rewards, values, terminateds, truncateds, 0.9, 0.8, valid)

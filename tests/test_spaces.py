@@ -66,7 +66,7 @@ def test_uniform_bounds_are_one_number_and_others_keep_their_shape():
     assert (read_space(UNEVEN).low, read_space(UNEVEN).high) == ((-1.0, 0.0), (1.0, 3.0))
 
 
-# Defect 2 and 6: discrete actions are int64, images stay bytes, a Box action keeps all its dimensions.
+# Seen elsewhere: discrete actions are int64, images stay bytes, a Box action keeps all its dimensions.
 @pytest.mark.parametrize(
     ("space", "shape", "dtype"),
     [

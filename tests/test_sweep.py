@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 import yaml
 
-from hsw.naming import job_name, safe_name, study_name
+from hsw.config.resolvers import job_name, safe_name, study_name
 from hsw.run.checkpoint import list_checkpoints
 from hsw.run.folder import RunFolder
-from hsw.sweep import Sweep
+from hsw.sweep.callback import Sweep
 from tests.runs import TINY, call, differences, finish, newest, rows, run_dir, start, wait_for, without_times
 from tests.wandb_server import serve
 
@@ -67,7 +67,7 @@ def test_a_job_is_named_by_what_varies_whatever_the_order() -> None:
     assert study_name("daac_vs_ppo", "mine") == "daac_vs_ppo"
 
 
-# FAULTS row 23: job 2 of 3 fails.
+# Job 2 of 3 fails.
 def test_a_failed_job_stops_no_other_and_a_rerun_skips_what_is_done(tmp_path: Path) -> None:
     study = tmp_path / "study"
     lrs = "algorithm.lr=1e-3,-1,1e-4"
@@ -109,7 +109,6 @@ def test_a_job_with_another_config_is_refused_and_one_with_more_budget_goes_on(t
     assert call(*SWEEP, *seeds, "num_train_steps=300").code == 0
 
 
-# FAULTS row 6, within a sweep.
 def test_a_job_whose_folder_is_in_use_fails_and_the_others_run(tmp_path: Path) -> None:
     owner = RunFolder(tmp_path / "seed-1")
     try:
@@ -212,7 +211,7 @@ def test_a_single_run_leaves_its_status(tmp_path: Path) -> None:
     assert status(failed)["error"]
 
 
-# FAULTS row 23: the sweep is stopped, and killed, and run again.
+# The sweep is stopped, and killed, and run again.
 def test_a_sweep_stopped_and_killed_ends_as_one_that_never_was(tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert call(*HALFWAY, sweep_dir(whole)).code == 0

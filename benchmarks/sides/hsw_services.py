@@ -14,7 +14,7 @@ from meter import Done, Timed, emit
 import hsw.train
 from hsw.agent import Agent, OnPolicyAgent
 from hsw.run.progress import Progress
-from hsw.run.run import Run
+from hsw.run.services import Run
 
 SERVICES = ((Run, "log"), (Run, "save"), (Progress, "update"), (Agent, "state_dict"), (Agent, "_check_stop"))
 WARM_UP = 5

@@ -14,12 +14,12 @@ import torch
 
 from hsw.agent.evaluation import evaluate
 from hsw.algorithm import Algorithm
+from hsw.bounds import Range
 from hsw.device import resolve_device
 from hsw.env import VectorEnv
 from hsw.errors import ConfigError, Interrupted, NonFiniteError
 from hsw.network import Policy
-from hsw.ranges import Range
-from hsw.run.run import Every, Run
+from hsw.run.services import Every, Run
 from hsw.seeding import STORAGE, derive_seed, get_rng_state, set_rng_state
 from hsw.spaces import tree_map
 from hsw.storage import Storage

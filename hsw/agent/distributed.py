@@ -13,15 +13,15 @@ from typing import Annotated, Any, ClassVar
 
 from hsw.agent.actor import WAITING, Actor, SharedWeights
 from hsw.agent.base import Agent, load_policy
+from hsw.agent.impala_defaults import algorithm_of, check_names, policy_of, read_weights
 from hsw.agent.pool import ActorPool, PoolClosed
-from hsw.agent.recipe import algorithm_of, check_names, policy_of, read_weights
 from hsw.algorithm import Algorithm
+from hsw.bounds import Range
 from hsw.env import VectorEnv, remaker, vector_of
 from hsw.errors import ConfigError
 from hsw.network import Policy
-from hsw.ranges import Range
 from hsw.run.folder import write_whole
-from hsw.run.run import Every, Run
+from hsw.run.services import Every, Run
 from hsw.seeding import ENV, EVAL_ENV, derive_seed
 from hsw.storage import DistributedStorage
 

@@ -11,11 +11,11 @@ import torch
 
 from hsw.agent.base import Agent
 from hsw.algorithm import Algorithm
+from hsw.bounds import Range
 from hsw.env import VectorEnv
 from hsw.errors import ConfigError, NonFiniteError
 from hsw.network import Policy
-from hsw.ranges import Range
-from hsw.run.run import Every, Run
+from hsw.run.services import Every, Run
 from hsw.spaces import tree_map
 from hsw.storage import ReplayStorage, Storage
 

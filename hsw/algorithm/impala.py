@@ -9,8 +9,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 from hsw.algorithm.base import Algorithm, Schedule
+from hsw.bounds import Range
 from hsw.network import RecurrentActorCritic
-from hsw.ranges import Range
 from hsw.returns import vtrace
 from hsw.storage import DistributedStorage
 

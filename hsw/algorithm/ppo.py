@@ -9,8 +9,8 @@ from torch.optim import Optimizer
 
 from hsw.algorithm.base import Algorithm, Schedule
 from hsw.algorithm.losses import approximate_kl, clipped_surrogate, normalize, value_loss
+from hsw.bounds import Range
 from hsw.network import ActorCritic
-from hsw.ranges import Range
 from hsw.storage import RolloutStorage
 
 

@@ -10,8 +10,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 from hsw.algorithm.base import Algorithm, Schedule, flattened
+from hsw.bounds import Range
 from hsw.network import SoftActorCritic
-from hsw.ranges import Range
 from hsw.storage import ReplayStorage
 
 

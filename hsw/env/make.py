@@ -11,13 +11,13 @@ from typing import Annotated, Any, Literal
 import gymnasium as gym
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 
+from hsw.bounds import Range
 from hsw.env.envpool import make_envpool_backend
 from hsw.env.episode import EpisodeFactory
 from hsw.env.goals import GoalFunctions, is_goal_space, read_goals
 from hsw.env.serial import SerialVectorEnv
 from hsw.env.vector import VectorEnv
 from hsw.errors import ConfigError, HswError
-from hsw.ranges import Range
 from hsw.seeding import derive_seed
 from hsw.spaces import read_space
 

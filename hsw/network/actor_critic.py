@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from hsw.network.distribution import make_distribution
 from hsw.network.encoder import MLP, make_encoder, orthogonal
-from hsw.network.fast import TwinMLP
+from hsw.network.twin_mlp import TwinMLP
 from hsw.spaces import SpaceLike, read_space
 
 EncoderName = Literal["auto", "mlp", "dict", "minatar", "nature_cnn", "impala_resnet"]

@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor, nn
 
+from hsw.bounds import Range
 from hsw.network.actor_critic import EncoderName, Memory, Policy
 from hsw.network.distribution import make_distribution
 from hsw.network.encoder import make_encoder, orthogonal
-from hsw.ranges import Range
 from hsw.spaces import SpaceLike, leaves, read_space, tree_map
 
 

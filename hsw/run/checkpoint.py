@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from hsw.append_log import AppendLog, Piece
 from hsw.errors import CorruptError, ResourceError
-from hsw.rowlog import Piece, RowLog
 from hsw.run.folder import write_synced
 
 FORMAT = 1
@@ -43,7 +43,7 @@ def save_checkpoint(
 
     Args:
         folder: Of the checkpoints.
-        state: Nested dicts and lists of tensors, JSON values and RowLogs.
+        state: Nested dicts and lists of tensors, JSON values and AppendLogs.
         meta: What the manifest tells without reading the state, such as the step.
         keep: Number of checkpoints kept.
         previous: The checkpoint of the same run that was saved or loaded last: its rows are not written again.
@@ -77,7 +77,7 @@ def load_newest(folder: Path, rows: bool = True) -> Loaded:
 
     Args:
         folder: Of the checkpoints.
-        rows: False leaves the rows of RowLogs unread and unchecked.
+        rows: False leaves the rows of AppendLogs unread and unchecked.
 
     Raises:
         CorruptError: If there is none that can be read, or the newest is of a later format.
@@ -118,7 +118,7 @@ def write_state(folder: Path, state: dict[str, Any], meta: dict[str, Any], previ
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     tensors: dict[str, Tensor] = {}
-    logs: dict[str, RowLog] = {}
+    logs: dict[str, AppendLog] = {}
     plain = json.dumps(_split(state, "", tensors, logs), allow_nan=True)
     saved = {}
     with contextlib.suppress(OSError):  # then all rows are written
@@ -134,7 +134,7 @@ def write_state(folder: Path, state: dict[str, Any], meta: dict[str, Any], previ
     _sync(folder)
 
 
-def _write_rows(folder: Path, log: RowLog, saved: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _write_rows(folder: Path, log: AppendLog, saved: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Write the rows that no file has yet. Returns the entries of all files that hold rows which count."""
     from safetensors.torch import save
 
@@ -176,7 +176,7 @@ def _rows_of(checkpoint: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def read_state(folder: Path, rows: bool = True) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Read a state and its meta; without `rows`, RowLogs cannot be read.
+    """Read a state and its meta; without `rows`, AppendLogs cannot be read.
 
     Raises:
         CorruptError: If a file is missing, damaged, or of a later format.
@@ -236,9 +236,9 @@ def clone_state(state: Any) -> Any:
     return state
 
 
-def _split(value: Any, path: str, tensors: dict[str, Tensor], logs: dict[str, RowLog]) -> Any:
-    """Move every tensor into `tensors` under its path, and every RowLog into `logs`; what remains is JSON."""
-    if isinstance(value, RowLog):
+def _split(value: Any, path: str, tensors: dict[str, Tensor], logs: dict[str, AppendLog]) -> Any:
+    """Move every tensor into `tensors` under its path, and every AppendLog into `logs`; what remains is JSON."""
+    if isinstance(value, AppendLog):
         logs[path] = value
         return {"$rows": path, "begin": list(value.begin), "end": list(value.end)}
     if isinstance(value, Tensor):
@@ -260,7 +260,7 @@ def _join(value: Any, tensors: dict[str, Tensor], logs: dict[str, Any]) -> Any:
             return tensors[value["$tensor"]]
         if "$rows" in value:
             files = logs[value["$rows"]]
-            return RowLog(value["begin"], value["end"], lambda begin, end: _read_rows(files))
+            return AppendLog(value["begin"], value["end"], lambda begin, end: _read_rows(files))
         if "$items" in value:
             return {key: _join(item, tensors, logs) for key, item in value["$items"]}
         return {key: _join(item, tensors, logs) for key, item in value.items()}

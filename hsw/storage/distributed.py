@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hsw.bounds import Range
 from hsw.errors import ConfigError
-from hsw.ranges import Range
 from hsw.spaces import SpaceLike, leaves, read_space, tree_map
 from hsw.storage.base import Storage
 

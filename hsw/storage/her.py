@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
+from hsw.bounds import Range
 from hsw.errors import ConfigError
-from hsw.ranges import Range
 from hsw.spaces import SpaceLike
 from hsw.storage.records import Field
 from hsw.storage.replay import ReplayStorage

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hsw.bounds import Range
 from hsw.errors import ConfigError
-from hsw.ranges import Range
 from hsw.spaces import SpaceLike, read_space, tree_map
 from hsw.storage.base import Storage
 from hsw.storage.records import Field, check_memory, from_fields, part_of, record_dtype, space_fields, to_fields

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from hsw.append_log import AppendLog, Piece
 from hsw.errors import ConfigError
-from hsw.rowlog import Piece, RowLog
 from hsw.storage.records import describe
 
-_PIECE_BYTES = 2**26  # what a piece of a RowLog takes in memory beside the ring
+_PIECE_BYTES = 2**26  # what a piece of a AppendLog takes in memory beside the ring
 
 EMPTY = "the replay is empty; add transitions before drawing from it"
 
@@ -160,11 +160,11 @@ class Ring:
     # -- saving -----------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """All rows as a RowLog, and what is beside them."""
+        """All rows as a AppendLog, and what is beside them."""
         pending = self._bytes[self.places(np.arange(self.num_envs), self.heads)]
         return {
             "layout": self._layout,
-            "rows": RowLog(self.lows().tolist(), self.heads.tolist(), self._read),
+            "rows": AppendLog(self.lows().tolist(), self.heads.tolist(), self._read),
             "pending": torch.from_numpy(pending),
             "steps": self.steps.tolist(),
         }
@@ -189,7 +189,7 @@ class Ring:
         """
         if state["layout"] != self._layout:
             raise ConfigError(f"the saved replay has the layout {state['layout']}, and this one {self._layout}")
-        log: RowLog = state["rows"]
+        log: AppendLog = state["rows"]
         self._floors = np.array(log.begin)
         self.heads, self.steps = np.array(log.end), np.array(state["steps"])
         for piece in log.pieces():

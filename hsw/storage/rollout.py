@@ -11,8 +11,8 @@ from typing import Annotated, Any, ClassVar
 import torch
 from torch import Tensor
 
+from hsw.bounds import Range
 from hsw.errors import ConfigError
-from hsw.ranges import Range
 from hsw.returns import gae
 from hsw.spaces import SpaceLike, read_space, tree_map
 from hsw.storage.base import Storage, gather

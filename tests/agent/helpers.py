@@ -11,7 +11,7 @@ from hsw.agent import Agent, DistributedAgent, OffPolicyAgent, OnPolicyAgent
 from hsw.algorithm import DAAC, PPO, SAC
 from hsw.network import ActorCritic, DecoupledActorCritic, SoftActorCritic
 from hsw.run.folder import RunFolder
-from hsw.run.run import Run
+from hsw.run.services import Run
 from hsw.seeding import seed_everything
 from hsw.storage import ReplayStorage
 from tests.env.helpers import make

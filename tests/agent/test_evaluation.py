@@ -19,7 +19,7 @@ def play(env, num_episodes, policy=None, **kwargs):
     return evaluate(policy, env, num_episodes, **{"deterministic": False, "seed": 1, "device": CPU, **kwargs})
 
 
-# Defect 8: N + 1 episodes were played, in a single environment.
+# Seen elsewhere: N + 1 episodes were played, in a single environment.
 @pytest.mark.parametrize("num_episodes", [1, 2, 5, 6])
 @pytest.mark.parametrize("num_envs", [1, 2, 4])
 def test_exactly_n_whole_episodes_are_played(num_episodes, num_envs):

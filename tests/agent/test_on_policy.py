@@ -56,7 +56,7 @@ def test_budgets_count_valid_steps_summed_over_environments():
     assert trained.step == 5 * per_rollout
 
 
-# Defect 7: the last observation was not carried across rollouts, and next_obs was overwritten at resets.
+# Seen elsewhere: the last observation was not carried across rollouts, and next_obs was overwritten at resets.
 def test_time_runs_on_from_one_rollout_into_the_next():
     trained = agent("Counter", env={"kwargs": {"length": 5}})
     seen = rollouts(trained)
@@ -109,7 +109,7 @@ def test_evaluating_changes_nothing_in_the_training(eval_interval):
     assert equal(weights(plain), weights(evaluated))
 
 
-# Defect 9: evaluations on `step % interval == 0` were missed.
+# Seen elsewhere: evaluations on `step % interval == 0` were missed.
 def test_evaluations_come_once_per_interval_whatever_the_stride():
     trained = agent("Noise", eval_env=lambda: make("Noise", 1, seed=9), eval_interval=100, eval_episodes=1)
     at, evaluate = [], trained._evaluate

@@ -15,7 +15,7 @@ algorithms = pytest.mark.parametrize("kind", [PPO, DAAC], ids=lambda kind: kind.
 SMALL = {"num_mini_batch": 2, "num_epochs": 1}
 
 
-# Defect 4: gradient clipping clipped nothing, for the optimiser had used up the parameters.
+# Seen elsewhere: gradient clipping clipped nothing, for the optimiser had used up the parameters.
 @algorithms
 @pytest.mark.parametrize("max_grad_norm", [1e-3, 1e3])
 def test_gradients_are_clipped_to_their_norm(kind, max_grad_norm):

@@ -56,7 +56,7 @@ def changed(before, after):
     return [not equal(old, new) for old, new in zip(before, after, strict=True)]
 
 
-# Defect 1: the value net never learned. Defect 3: it read the actor's encoder.
+# Ancestors' defects: the value net never learned. it read the actor's encoder.
 @pytest.mark.parametrize("phase", ["policy", "value"])
 def test_each_phase_changes_every_parameter_of_its_network_and_none_of_the_other(phase):
     daac, storage = collected(DAAC)
@@ -68,7 +68,6 @@ def test_each_phase_changes_every_parameter_of_its_network_and_none_of_the_other
     assert not any(changed(before[other], after[other]))
 
 
-# Defect 1.
 def test_the_value_network_comes_to_predict_the_returns():
     daac, storage = collected(DAAC, lr=1e-2, num_mini_batch=2, max_grad_norm=10.0, clip_range=100.0)
 

@@ -112,7 +112,7 @@ def test_float64_is_cast_to_the_spaces_float32_with_one_warning():
     assert len([w for w in caught if "is float64 and is cast" in str(w.message)]) == 1
 
 
-# Defect 8: every episode was reset with the same seed.
+# Seen elsewhere: every episode was reset with the same seed.
 def test_an_episodes_seed_is_a_function_of_run_env_and_episode():
     def firsts(seed, index, count=4):
         env = EpisodeEnv(Noise(), index, seed)

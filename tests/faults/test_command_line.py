@@ -96,7 +96,7 @@ TARGETS = [
     "pickle.loads",
     "torch.load",
     "torch.nn.functional.torch.load",
-    "hsw.run.targets.resolve_target",
+    "hsw.config.targets.resolve_target",
     "gymnasium.make",
     "subprocess.Popen",
 ]

@@ -152,7 +152,7 @@ def test_a_pickle_in_a_run_folder_is_not_loaded(run: Path, tmp_path: Path) -> No
 HOSTILE = {
     "system": {"network__encoder": {"_target_": "os.system", "command": "touch {bomb}"}},
     "torch": {"storage___target_": "torch.nn.functional.torch.load"},
-    "resolver": {"algorithm___target_": "hsw.run.targets.resolve_target"},
+    "resolver": {"algorithm___target_": "hsw.config.targets.resolve_target"},
     "hydra": {"env__kwargs": {"x": [{"_target_": "hydra.utils.get_method", "path": "os.system"}]}},
     "allowed": {"algorithm___target_": "tests.envs.Counter", "allow": ["tests"]},
     "module": {"env__id": "tests.envs:Counter-v0", "allow": ["tests"]},

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from hsw.config.files import refuse_secrets
 from hsw.errors import ConfigError
-from hsw.faces import refuse_secrets
 from tests.runs import TINY, call, finish, newest, run_dir, start
 from tests.wandb_server import KEY
 

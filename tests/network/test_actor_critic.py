@@ -67,7 +67,7 @@ def gradients(policy, loss):
     return {name.split(".")[0] for name, p in policy.named_parameters() if p.grad is not None and p.grad.any()}
 
 
-# Defect 3: DAAC's "decoupled" critic read the actor's encoder.
+# Seen elsewhere: DAAC's "decoupled" critic read the actor's encoder.
 @pytest.mark.parametrize("obs", OBS_SPACES)
 def test_decoupled_networks_share_no_parameter_and_no_gradient(obs):
     policy = build(DecoupledActorCritic, obs)
@@ -80,7 +80,7 @@ def test_decoupled_networks_share_no_parameter_and_no_gradient(obs):
     assert gradients(policy, log_probs.sum() + adv_preds.sum()) == {"encoder", "policy_head", "advantage_head"}
 
 
-# Defect 4: an iterator of parameters was empty after the optimiser had read it.
+# Seen elsewhere: an iterator of parameters was empty after the optimiser had read it.
 def test_parameter_lists_can_be_read_twice():
     policy = build(DecoupledActorCritic)
     for parameters in (policy.policy_parameters(), policy.value_parameters()):

@@ -112,7 +112,7 @@ def test_no_action_is_likelier_than_the_mode(kind):
     assert all((own.log_prob(params, own.sample(params)) <= modes + 1e-6).all() for _ in range(20))
 
 
-# Defect 2: [B, 1] discrete actions into a Categorical gave a BxB log-prob.
+# Seen elsewhere: [B, 1] discrete actions into a Categorical gave a BxB log-prob.
 def test_a_column_of_discrete_actions_gives_one_log_prob_each():
     own, params = build(Discrete(5))
     actions = own.sample(params)

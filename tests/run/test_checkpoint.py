@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
+from hsw.append_log import AppendLog, Piece
 from hsw.errors import CorruptError, ResourceError
-from hsw.rowlog import Piece, RowLog
 from hsw.run import checkpoint
 from tests.helpers import columns
 from tests.runs import differences
@@ -170,7 +170,7 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path, call: str, monkeyp
 # -- rows that are written once (with real replays: tests/storage/test_saving.py) --------------------------------------
 
 
-def log_of(begin: list[int], end: list[int], per_piece: int = 1000) -> RowLog:
+def log_of(begin: list[int], end: list[int], per_piece: int = 1000) -> AppendLog:
     """Columns in which row k of column n is [n, k]; others than those that count cannot be read."""
 
     def read(first: Any, last: Any) -> Any:
@@ -181,14 +181,14 @@ def log_of(begin: list[int], end: list[int], per_piece: int = 1000) -> RowLog:
             yield Piece(first, until, torch.tensor(rows, dtype=torch.uint8).reshape(-1, 2))
             first = until
 
-    return RowLog(begin, end, read)
+    return AppendLog(begin, end, read)
 
 
 def row_files(folder: Path) -> set[str]:
     return {path.name for path in (folder / "rows").iterdir()} if (folder / "rows").is_dir() else set()
 
 
-def assert_rows(log: RowLog, begin: list[int], end: list[int]) -> None:
+def assert_rows(log: AppendLog, begin: list[int], end: list[int]) -> None:
     assert (log.begin, log.end) == (begin, end)
     for n, rows in enumerate(columns(log)):
         assert rows.tolist() == [[n, k] for k in range(begin[n], end[n])]

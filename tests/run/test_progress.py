@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from hsw.run.progress import Progress, format_seconds
-from hsw.run.run import Every
+from hsw.run.services import Every
 
 
 def test_every_is_due_on_crossing_an_interval_not_on_hitting_it() -> None:

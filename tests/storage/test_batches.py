@@ -7,7 +7,7 @@ from hsw.errors import ConfigError
 from tests.storage.helpers import filled
 
 
-# Defect 6: 15 samples and num_mini_batch=8 made 15 batches of 1.
+# Seen elsewhere: 15 samples and num_mini_batch=8 made 15 batches of 1.
 @pytest.mark.parametrize(
     ("num_steps", "num_envs", "num_mini_batch"), [(5, 3, 8), (5, 3, 1), (5, 3, 15), (4, 2, 3), (7, 5, 4), (1, 1, 1)]
 )

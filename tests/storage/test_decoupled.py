@@ -29,7 +29,7 @@ def test_extras_are_what_the_policy_contributes():
     assert DecoupledRolloutStorage.extras() == ("log_probs", "values", "adv_preds")
 
 
-# Defect 1: a batch unpacked by position had two fields swapped.
+# Seen elsewhere: a batch unpacked by position had two fields swapped.
 def test_batches_give_each_field_by_its_name():
     storage = DecoupledRolloutStorage(OBS, ACTION, "cpu", 4, 2)
     fill(storage, OBS, ACTION, 4, 2)

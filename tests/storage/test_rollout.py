@@ -12,7 +12,7 @@ from tests.helpers import ACTION_SPACES, OBS_SPACES, equal, fill, naive_gae, tra
 from tests.storage.helpers import ACTION, OBS, filled, rollout
 
 
-# Defect 6: sampling before the rollout is full passed silently.
+# Seen elsewhere: sampling before the rollout is full passed silently.
 def test_what_needs_a_full_rollout_refuses_a_partial_one():
     storage = rollout()
     storage.add(**transition(storage, OBS, ACTION, 2, 0))
@@ -48,7 +48,7 @@ def test_a_row_too_many_is_refused():
         storage.add(**transition(storage, OBS, ACTION, 2, 4))
 
 
-# Defect 7: flags were carried across rollouts and the last observation was not.
+# Seen elsewhere: flags were carried across rollouts and the last observation was not.
 @pytest.mark.parametrize("obs", OBS_SPACES)
 def test_last_observation_is_carried_into_the_next_rollout(obs):
     storage = RolloutStorage(OBS_SPACES[obs], ACTION, "cpu", 3, 2)
@@ -58,7 +58,7 @@ def test_last_observation_is_carried_into_the_next_rollout(obs):
     assert equal(tree_map(lambda part: part[0], carried), rows[-1]["next_obs"])
 
 
-# Defect 7: next_obs was overwritten by the reset observation.
+# Seen elsewhere: next_obs was overwritten by the reset observation.
 def test_final_observation_stays_the_next_obs_of_its_step():
     storage = rollout(3, 1)
     final, first = np.full((1, 4), 9.0, np.float32), np.zeros((1, 4), np.float32)

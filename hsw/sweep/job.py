@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
+from hsw.cli.main import describe
 from hsw.errors import Interrupted
-from hsw.faces import describe
-from hsw.notes import VARIABLE, Notes
+from hsw.sweep.mailbox import VARIABLE, Mailbox
 
 log = logging.getLogger("hsw")
 
@@ -32,10 +32,10 @@ def run_job(train: Callable[[dict[str, Any]], None], name: str, number: int, fai
         number: Its place in the sweep.
         fail_fast: If it fails, no other starts.
     """
-    notes = Notes.here()
-    if notes.stopped() is not None:
+    mailbox = Mailbox.here()
+    if mailbox.stopped() is not None:
         return
-    notes.begin(number)
+    mailbox.begin(number)
     row: dict[str, Any] = {}
     before = signal.getsignal(signal.SIGTERM)
     try:
@@ -48,8 +48,8 @@ def run_job(train: Callable[[dict[str, Any]], None], name: str, number: int, fai
             handler(signum, None)  # submitit's: queues the job again and ends this process
         message, code = describe(stop)
         row |= {"status": "interrupted", "exit_code": code, "note": message}
-        if Notes.own:  # it was this process that was asked to stop, not one worker of many
-            notes.stop(signum)
+        if Mailbox.own:  # it was this process that was asked to stop, not one worker of many
+            mailbox.stop(signum)
     except Exception as error:
         message, code = describe(error)
         if row:
@@ -58,8 +58,8 @@ def run_job(train: Callable[[dict[str, Any]], None], name: str, number: int, fai
             print(f"job {number}: {message}", flush=True)
         row |= {"status": "failed", "exit_code": code, "note": message}
         if fail_fast:
-            notes.stop(0)
-    notes.end(number, {**row, "job": name})
+            mailbox.stop(0)
+    mailbox.end(number, {**row, "job": name})
     if _is_worker():
         signal.signal(signal.SIGTERM, before)
 
@@ -87,4 +87,4 @@ def _stoppable() -> Iterator[None]:
 
 
 def _is_worker() -> bool:
-    return Notes.own is None and threading.current_thread() is threading.main_thread()
+    return Mailbox.own is None and threading.current_thread() is threading.main_thread()

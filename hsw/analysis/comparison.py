@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from hsw.study.curves import has_curve, points_of
-from hsw.study.estimates import Estimate, aggregate, normalise, probability_of_improvement
-from hsw.study.groups import Group
-from hsw.study.ranges import Ranges
-from hsw.study.results import RunResult
+from hsw.analysis.curves import has_curve, points_of
+from hsw.analysis.estimates import Estimate, aggregate, normalise, probability_of_improvement
+from hsw.analysis.groups import Group
+from hsw.analysis.results import RunResult
+from hsw.analysis.score_ranges import Ranges
 
 _ALL_PAIRS = 4  # groups; with more of them, each is compared with the first only
 

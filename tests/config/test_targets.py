@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from hsw.config.targets import check_env_modules, resolve_target
 from hsw.errors import ConfigError
-from hsw.run.targets import check_env_modules, resolve_target
 
 REFUSED = [
     "os.system",
@@ -15,7 +15,7 @@ REFUSED = [
     "torch.nn.functional.torch.load",
     "torch.nn.Module.__init__",
     "torch.optim.Adam.__init__",
-    "hsw.run.targets.resolve_target",
+    "hsw.config.targets.resolve_target",
     "hsw.run.checkpoint.load_newest",
     "hsw.train.main",
     "hsw.train.os.system",

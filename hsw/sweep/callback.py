@@ -19,13 +19,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from hsw.cli.main import JobError
+from hsw.config.resolvers import job_name
+from hsw.config.settings import CHANGEABLE, root_key
 from hsw.errors import ConfigError, Interrupted, ResourceError, SweepError
-from hsw.faces import JobError
-from hsw.naming import job_name
-from hsw.notes import VARIABLE, Notes
-from hsw.outcomes import COLUMNS, as_csv, as_text
 from hsw.run.folder import write_whole
-from hsw.run.settings import CHANGEABLE, root_key
+from hsw.sweep.mailbox import VARIABLE, Mailbox
+from hsw.sweep.table import COLUMNS, as_csv, as_text
 
 
 class Sweep:
@@ -38,29 +38,29 @@ class Sweep:
 
     def __init__(self, folder: Path, jobs: list[str]) -> None:
         self.folder, self.jobs = folder, jobs
-        self.notes = Notes.own = Notes.create(folder)
+        self.mailbox = Mailbox.own = Mailbox.create(folder)
         self._previous = {}
         if threading.current_thread() is threading.main_thread():
             self._previous = {s: signal.signal(s, self._handle) for s in (signal.SIGINT, signal.SIGTERM)}
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         """Between jobs, or while they run in other processes: no further one starts, and those that run save."""
-        if self.notes.stopped() and signum == signal.SIGINT:
+        if self.mailbox.stopped() and signum == signal.SIGINT:
             raise KeyboardInterrupt  # whoever asks twice has waited long enough
-        self.notes.stop(signum)
-        for pid in self.notes.processes():
+        self.mailbox.stop(signum)
+        for pid in self.mailbox.processes():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
 
     def close(self) -> None:
         for signum, handler in self._previous.items():
             signal.signal(signum, handler)
-        self.notes.delete()
-        Notes.own = None
+        self.mailbox.delete()
+        Mailbox.own = None
 
     def outcomes(self) -> list[dict[str, Any]]:
         """One row per job, with COLUMNS."""
-        told = [self.notes.outcome(number) for number in range(len(self.jobs))]
+        told = [self.mailbox.outcome(number) for number in range(len(self.jobs))]
         named = {row.get("job") for row in told}
         silent = iter([job for job in self.jobs if job not in named])  # a shuffled sweep runs them in another order
         return [dict.fromkeys(COLUMNS) | row | {"job": row.get("job") or next(silent, None)} for row in told]
@@ -72,7 +72,7 @@ class Sweep:
             Interrupted: If a signal stopped the sweep, or jobs of it.
             SweepError: If a job failed.
         """
-        rows, signum = self.outcomes(), self.notes.stopped()
+        rows, signum = self.outcomes(), self.mailbox.stopped()
         if error is not None and not signum and all(row["status"] == "not started" for row in rows):
             return  # the command line is wrong, and the error says how
         print(as_text(rows), flush=True)
@@ -137,7 +137,7 @@ def _begin(config: DictConfig) -> None:
         config.hydra.overrides.hydra += [
             f"hydra.job.config.override_dirname.exclude_keys=[{quoted}]",
             f"hydra.sweep.dir={_quote(str(folder))}",  # whatever of it a job varies
-            f"+hydra.job.env_set.{VARIABLE}={_quote(str(_current.notes.folder))}",
+            f"+hydra.job.env_set.{VARIABLE}={_quote(str(_current.mailbox.folder))}",
         ]
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from hsw.study.results import RunResult
+from hsw.analysis.results import RunResult
 
 # Where a run lives, how it reports and where it computes; the spaces follow from the environment, and the parts' own
 # tags, seeds and devices are copies of the root's.

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from hsw.faces import conf_folder
+from hsw.config.files import conf_folder
 
 
 def explain(error: Exception, arguments: Sequence[str]) -> str:
@@ -41,7 +41,7 @@ def _nearest_key(key: str, arguments: Sequence[str]) -> str | None:
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
-    from hsw.run.check import nearest
+    from hsw.config.check import nearest
 
     choices = [a for a in arguments if re.fullmatch(r"(env|network|storage|algorithm|agent|logger)=\w+", a)]
     try:

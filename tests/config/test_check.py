@@ -5,9 +5,9 @@ from typing import Annotated, Any
 
 import pytest
 
+from hsw.bounds import Range
+from hsw.config.check import check_config, find_targets, nearest
 from hsw.errors import ConfigError
-from hsw.ranges import Range
-from hsw.run.check import check_config, find_targets, nearest
 
 
 @dataclass

@@ -9,9 +9,9 @@ import typing
 from collections.abc import Collection, Iterable
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+from hsw.bounds import Range
+from hsw.config.targets import resolve_target, walk_targets
 from hsw.errors import ConfigError
-from hsw.ranges import Range
-from hsw.run.targets import resolve_target, walk_targets
 
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from hsw.analysis.groups import Group
+from hsw.analysis.results import Point, RunResult
 from hsw.errors import ConfigError
-from hsw.study.groups import Group
-from hsw.study.results import Point, RunResult
 
 _NUM_STEPS = 200
 _REPS = 1000

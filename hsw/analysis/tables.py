@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from hsw.study.groups import short_value
+from hsw.analysis.groups import short_value
 
 _FIGURES = ("mean", "median", "iqm", "optimality_gap")
 _MOST_VARIED = 8  # keys that markdown lists; JSON has all

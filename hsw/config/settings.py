@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from hsw.ranges import Range
+from hsw.bounds import Range
 
 
 @dataclass

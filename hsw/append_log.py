@@ -18,7 +18,7 @@ class Piece(NamedTuple):
 
 
 @dataclass(frozen=True)
-class RowLog:
+class AppendLog:
     """A large part of a state, such as the contents of a replay, as columns of numbered rows.
 
     A row keeps its number and its bytes for as long as it counts. So a checkpoint writes only the rows that are new

@@ -21,22 +21,22 @@ from hsw.run.status import write_json
 VARIABLE = "HSW_SWEEP_NOTES"
 
 
-class Notes:
-    """A sweep's notes.
+class Mailbox:
+    """A sweep's mailbox.
 
     Args:
         folder: Where they are.
     """
 
-    own: Notes | None = None  # those of the sweep that this process runs
+    own: Mailbox | None = None  # those of the sweep that this process runs
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._rows: dict[int, dict[str, Any]] = {}  # of jobs that ran in this process
 
     @classmethod
-    def create(cls, study: Path) -> Notes:
-        """Begin the notes of a sweep, and delete those of sweeps that were killed."""
+    def create(cls, study: Path) -> Mailbox:
+        """Begin the mailbox of a sweep, and delete those of sweeps that were killed."""
         host = socket.gethostname()
         study.mkdir(parents=True, exist_ok=True)
         for left in study.iterdir():
@@ -48,8 +48,8 @@ class Notes:
         return cls(folder)
 
     @classmethod
-    def here(cls) -> Notes:
-        """The notes that a job writes into."""
+    def here(cls) -> Mailbox:
+        """The mailbox that a job writes into."""
         return cls.own or cls(Path(os.environ[VARIABLE]))
 
     def delete(self) -> None:
