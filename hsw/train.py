@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from hsw.cli.main import JobError, describe, run_main
 from hsw.config.files import conf_folder, refuse_choices, refuse_secrets
 from hsw.errors import ConfigError, ResourceError
-from hsw.run.status import read_status, stored_identity, write_status
+from hsw.run.status import JobOutcome, read_status, stored_identity, write_status
 from hsw.sweep.callback import reporting
 from hsw.sweep.job import in_sweep, run_job
 
@@ -45,31 +45,40 @@ def _hydra_main(config: DictConfig) -> None:
         if "joblib" in hydra_config.launcher._target_:
             multiprocessing.set_start_method("spawn", force=True)  # joblib's own is unknown to a job's processes
             config.threads = config.threads if named else 1  # there are as many jobs as cores
-        run_job(lambda row: train(config, folder, row), folder.name, hydra_config.job.num, config.fail_fast)
+        run_job(lambda: run_in_folder(config, folder, job=True), folder.name, hydra_config.job.num, config.fail_fast)
         return
     try:
         study = hydra_config.runtime.choices.get("experiments")
         if study and OmegaConf.select(cast(Any, hydra_config), "sweeper.params"):
             raise ConfigError(f"experiments={study} is a sweep; leave hydra.mode out")
-        train(config, folder)
+        outcome = run_in_folder(config, folder)
     except Exception as error:
         raise JobError from error  # past Hydra, which would print a line of its own first
+    if isinstance(outcome.cause, Exception):
+        raise JobError from outcome.cause
+    if outcome.cause:
+        raise outcome.cause
 
 
-def train(config: DictConfig, folder: Path, row: dict[str, Any] | None = None) -> None:
-    """Train the run that a config describes, and leave in status.json how it went.
+def run_in_folder(config: DictConfig, folder: Path, job: bool = False) -> JobOutcome:
+    """Carry out the run that a config describes, and leave in status.json how it went.
 
     Args:
         config: Composed; with `resume` set, everything but what a resumed run may change comes from the folder.
         folder: The run's.
-        row: Of a sweep's job, which takes how it went. A job may have been here before: done, it is skipped; else it
-            goes on from its last checkpoint.
+        job: It is one of a sweep, and may have been here before: done, it is skipped; else it goes on from its last
+            checkpoint.
+
+    Returns:
+        How it went, also if it failed or was interrupted.
+
+    Raises:
+        HswError: If the run did not begin.
     """
     from hsw.config.resolved import check, identity, resumed_config
     from hsw.run.folder import RunFolder
 
-    resume, job = config.resume is not None, row is not None
-    row = {} if row is None else row
+    resume = config.resume is not None
     if job and resume:
         raise ConfigError("a sweep resumes its own jobs; leave resume out")
     if resume:
@@ -78,36 +87,34 @@ def train(config: DictConfig, folder: Path, row: dict[str, Any] | None = None) -
         check(config)
     same = (stored_identity(folder) if resume else None) or identity(config)
     status = {"status": "running", "num_train_steps": config.num_train_steps, "identity": same}
-    if job and _finished(folder, status, row):  # before the folder is touched
-        return
+    if job and (before := _finished(folder, status)):  # before the folder is touched
+        return before
     run_folder = RunFolder(folder)
     try:
         if job:
-            if _finished(folder, status, row):  # by whoever owned the folder a moment ago
-                return
+            if before := _finished(folder, status):  # by whoever owned the folder a moment ago
+                return before
             resume = _begin_again(folder)
         write_status(folder, status)
-        try:
-            _train(config, run_folder, row, resume)
-        finally:
-            with contextlib.suppress(*([ResourceError] if row["status"] != "done" else [])):  # the error is what counts
-                write_status(folder, status | row)
+        outcome = _train_to_end(config, run_folder, resume)
+        with contextlib.suppress(*([ResourceError] if outcome.cause else [])):  # the error is what counts
+            write_status(folder, status | outcome.as_status())
+        return outcome
     finally:
         run_folder.close()
 
 
-def _finished(folder: Path, status: dict[str, Any], row: dict[str, Any]) -> bool:
-    """Whether a job was done before, to the same end or beyond.
+def _finished(folder: Path, status: dict[str, Any]) -> JobOutcome | None:
+    """How a job went that was done before, to the same end or beyond.
 
     Raises:
         ConfigError: If the folder holds another run.
     """
     before = read_status(folder, status["identity"])
     if not before or before["status"] != "done" or before.get("num_train_steps", 0) < status["num_train_steps"]:
-        return False
-    row |= {key: before.get(key) for key in ("status", "exit_code", "return", "steps", "seconds")}
-    row["note"] = "done before"
-    return True
+        return None
+    figures = {name: before.get(name) for name in ("exit_code", "steps", "seconds")}
+    return JobOutcome("done", score=before.get("return"), note="done before", **figures)
 
 
 def _begin_again(folder: Path) -> bool:
@@ -122,8 +129,10 @@ def _begin_again(folder: Path) -> bool:
     return False
 
 
-def _train(config: DictConfig, folder: RunFolder, row: dict[str, Any], resume: bool) -> None:
+def _train_to_end(config: DictConfig, folder: RunFolder, resume: bool) -> JobOutcome:
+    """Build and train in a folder that this process owns. Errors are in the outcome, not raised."""
     log = logging.getLogger("hsw")
+    outcome = JobOutcome("running")
     try:
         with open_run(config, folder, resume) as agent:
             if resume:
@@ -131,16 +140,17 @@ def _train(config: DictConfig, folder: RunFolder, row: dict[str, Any], resume: b
             try:
                 scores = agent.train(agent.num_train_steps)
             finally:
-                row |= {"steps": agent.step, "seconds": round(agent.services.logger.elapsed, 3)}
-                row["return"] = agent.last_score
+                outcome.steps, outcome.score = agent.step, agent.last_score
+                outcome.seconds = round(agent.services.logger.elapsed, 3)
     except BaseException as error:
-        row["status"] = "failed" if isinstance(error, Exception) else "interrupted"
-        row["error"], row["exit_code"] = describe(error)
-        raise
-    row |= {"status": "done", "exit_code": 0}
+        outcome.status = "failed" if isinstance(error, Exception) else "interrupted"
+        (outcome.error, outcome.exit_code), outcome.cause = describe(error), error
+        return outcome
+    outcome.status, outcome.exit_code = "done", 0
     if scores is not None:
         log.info("return %.1f ± %.1f over %d episodes", scores["mean"], scores["std"], len(scores["returns"]))
     log.info("done: %s", folder.path)
+    return outcome
 
 
 @contextlib.contextmanager

@@ -190,10 +190,10 @@ def test_notes_of_others_and_a_status_that_is_none_stop_no_sweep(tmp_path: Path)
 def test_a_job_that_still_runs_is_no_failure(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path, ["a", "b", "c", "d"])
     try:
-        (sweep.notes.folder / "0.pid").write_text(f"{socket.gethostname()} 1")
-        (sweep.notes.folder / "1.pid").write_text(f"{socket.gethostname()} 999999999")
-        (sweep.notes.folder / "2.pid").write_text("")  # the disk was full
-        found = [(row["job"], row["status"], row["note"]) for row in sweep.outcomes()]
+        (sweep.mailbox.folder / "0.pid").write_text(f"{socket.gethostname()} 1")
+        (sweep.mailbox.folder / "1.pid").write_text(f"{socket.gethostname()} 999999999")
+        (sweep.mailbox.folder / "2.pid").write_text("")  # the disk was full
+        found = [(outcome.job, outcome.status, outcome.note) for outcome in sweep.outcomes()]
     finally:
         sweep.close()
     died = "its process died"

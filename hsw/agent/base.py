@@ -111,7 +111,7 @@ class Agent(ABC):
                 try:
                     # A checkpoint that was due within the iteration is still to come at its end.
                     self.services.start(num_train_steps, self.iteration_start)
-                    return self._train()
+                    return self._loop()
                 finally:
                     self._end()
         except BaseException as caught:
@@ -129,7 +129,7 @@ class Agent(ABC):
         """Give back what _begin took, however training ended."""
         return
 
-    def _train(self) -> dict[str, Any] | None:
+    def _loop(self) -> dict[str, Any] | None:
         self._begin()
         self.services.progress.update(self.step)
         try:

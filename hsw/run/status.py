@@ -3,14 +3,60 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from hsw.errors import ConfigError, CorruptError
 from hsw.run.folder import write_whole
 
 _NAME = "status.json"
 _NUMBERS = ("num_train_steps", "exit_code", "steps", "seconds", "return")
+
+
+Status = Literal["running", "done", "failed", "interrupted", "not started"]
+
+
+@dataclass
+class JobOutcome:
+    """How a run went, or stands.
+
+    Attributes:
+        status: Of the run.
+        exit_code: Of its process, once it has ended.
+        error: What ended it, as a sentence.
+        score: Of its last evaluation: the mean return.
+        steps, seconds: How far it came, and how long it took, over all its sessions.
+        note: What else a sweep's table should say of it.
+        job: Name of its folder, in a sweep.
+        cause: The error itself, in the process in which it happened.
+    """
+
+    status: Status
+    exit_code: int | None = None
+    error: str | None = None
+    score: float | None = None
+    steps: int | None = None
+    seconds: float | None = None
+    note: str | None = None
+    job: str | None = None
+    cause: BaseException | None = None
+
+    def as_status(self) -> dict[str, Any]:
+        """What status.json says of it."""
+        figures = {"steps": self.steps, "seconds": self.seconds, "return": self.score}
+        error = {"error": self.error} if self.error else {}
+        return {"status": self.status, "exit_code": self.exit_code, **error, **figures}
+
+    def as_row(self) -> dict[str, Any]:
+        """Its row in a sweep's table."""
+        figures = {"return": self.score, "steps": self.steps, "seconds": self.seconds}
+        return {"job": self.job, "status": self.status, **figures, "exit_code": self.exit_code, "note": self.note}
+
+    @classmethod
+    def from_row(cls, row: dict[str, Any]) -> JobOutcome:
+        """The outcome that as_row has told."""
+        return cls(**{"score" if name == "return" else name: value for name, value in row.items()})
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:

@@ -24,8 +24,9 @@ from hsw.config.resolvers import job_name
 from hsw.config.settings import CHANGEABLE, root_key
 from hsw.errors import ConfigError, Interrupted, ResourceError, SweepError
 from hsw.run.folder import write_whole
+from hsw.run.status import JobOutcome
 from hsw.sweep.mailbox import VARIABLE, Mailbox
-from hsw.sweep.table import COLUMNS, as_csv, as_text
+from hsw.sweep.table import as_csv, as_text
 
 
 class Sweep:
@@ -58,12 +59,14 @@ class Sweep:
         self.mailbox.delete()
         Mailbox.own = None
 
-    def outcomes(self) -> list[dict[str, Any]]:
-        """One row per job, with COLUMNS."""
+    def outcomes(self) -> list[JobOutcome]:
+        """How each job went, each with its job's name."""
         told = [self.mailbox.outcome(number) for number in range(len(self.jobs))]
-        named = {row.get("job") for row in told}
+        named = {outcome.job for outcome in told}
         silent = iter([job for job in self.jobs if job not in named])  # a shuffled sweep runs them in another order
-        return [dict.fromkeys(COLUMNS) | row | {"job": row.get("job") or next(silent, None)} for row in told]
+        for outcome in told:
+            outcome.job = outcome.job or next(silent, None)
+        return told
 
     def conclude(self, error: BaseException | None) -> None:
         """Show and write the table.
@@ -72,24 +75,24 @@ class Sweep:
             Interrupted: If a signal stopped the sweep, or jobs of it.
             SweepError: If a job failed.
         """
-        rows, signum = self.outcomes(), self.mailbox.stopped()
-        if error is not None and not signum and all(row["status"] == "not started" for row in rows):
+        outcomes, signum = self.outcomes(), self.mailbox.stopped()
+        if error is not None and not signum and all(outcome.status == "not started" for outcome in outcomes):
             return  # the command line is wrong, and the error says how
-        print(as_text(rows), flush=True)
+        print(as_text(outcomes), flush=True)
         path = self.folder / "jobs.csv"
         with contextlib.suppress(ResourceError):
-            write_whole(path, as_csv(rows).encode())
-        failed = [row for row in rows if row["status"] == "failed"]
+            write_whole(path, as_csv(outcomes).encode())
+        failed = [outcome for outcome in outcomes if outcome.status == "failed"]
         again = "the same command goes on where it stopped"
         if signum:
             raise Interrupted(f"the sweep was stopped by signal {signum}; {again}", signum)
         if failed:
             raise SweepError(
-                f"{len(failed)} of {len(rows)} jobs failed, the first: {failed[0]['job']}: {failed[0]['note']} "
+                f"{len(failed)} of {len(outcomes)} jobs failed, the first: {failed[0].job}: {failed[0].note} "
                 f"(all in {path})",
-                failed[0]["exit_code"] or 1,
+                failed[0].exit_code or 1,
             )
-        if error is None and any(row["status"] in ("interrupted", "running") for row in rows):
+        if error is None and any(outcome.status in ("interrupted", "running") for outcome in outcomes):
             raise Interrupted(f"jobs did not end; {again}", signal.SIGTERM)
 
 

@@ -9,10 +9,10 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any
 
 from hsw.cli.main import describe
 from hsw.errors import Interrupted
+from hsw.run.status import JobOutcome
 from hsw.sweep.mailbox import VARIABLE, Mailbox
 
 log = logging.getLogger("hsw")
@@ -23,11 +23,11 @@ def in_sweep() -> bool:
     return VARIABLE in os.environ
 
 
-def run_job(train: Callable[[dict[str, Any]], None], name: str, number: int, fail_fast: bool) -> None:
+def run_job(run: Callable[[], JobOutcome], name: str, number: int, fail_fast: bool) -> None:
     """Run a job.
 
     Args:
-        train: Trains, and fills in the row.
+        run: Runs it, and tells how it went; raises what kept it from beginning.
         name: Of its folder.
         number: Its place in the sweep.
         fail_fast: If it fails, no other starts.
@@ -36,30 +36,36 @@ def run_job(train: Callable[[dict[str, Any]], None], name: str, number: int, fai
     if mailbox.stopped() is not None:
         return
     mailbox.begin(number)
-    row: dict[str, Any] = {}
     before = signal.getsignal(signal.SIGTERM)
+    began = False
     try:
         with _stoppable():
-            train(row)
-    except KeyboardInterrupt as stop:
+            outcome = run()
+        began = True
+    except (Exception, KeyboardInterrupt) as error:
+        message, code = describe(error)
+        outcome = JobOutcome("failed", code, message, cause=error)
+    stop = outcome.cause
+    if isinstance(stop, KeyboardInterrupt):
+        outcome.status, outcome.note = "interrupted", outcome.error
         signum = getattr(stop, "exit_code", 130) - 128
         handler = signal.getsignal(signal.SIGUSR2)
         if signum == signal.SIGUSR2 and callable(handler):
             handler(signum, None)  # submitit's: queues the job again and ends this process
-        message, code = describe(stop)
-        row |= {"status": "interrupted", "exit_code": code, "note": message}
         if Mailbox.own:  # it was this process that was asked to stop, not one worker of many
             mailbox.stop(signum)
-    except Exception as error:
-        message, code = describe(error)
-        if row:
-            log.error(message, exc_info=message.startswith("unexpected "))
-        else:  # it never began, and the folder with its log may be another's
-            print(f"job {number}: {message}", flush=True)
-        row |= {"status": "failed", "exit_code": code, "note": message}
+    elif stop is not None:
+        outcome.note = outcome.error
+        if not isinstance(stop, Exception):
+            raise stop
+        if began:
+            log.error(outcome.error, exc_info=stop if str(outcome.error).startswith("unexpected ") else None)
+        else:  # the folder with its log may be another's
+            print(f"job {number}: {outcome.error}", flush=True)
         if fail_fast:
             mailbox.stop(0)
-    mailbox.end(number, {**row, "job": name})
+    outcome.job = name
+    mailbox.end(number, outcome)
     if _is_worker():
         signal.signal(signal.SIGTERM, before)
 

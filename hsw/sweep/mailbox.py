@@ -13,10 +13,9 @@ import shutil
 import socket
 import sys
 from pathlib import Path
-from typing import Any
 
 from hsw.errors import ResourceError
-from hsw.run.status import write_json
+from hsw.run.status import JobOutcome, write_json
 
 VARIABLE = "HSW_SWEEP_NOTES"
 
@@ -32,7 +31,7 @@ class Mailbox:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._rows: dict[int, dict[str, Any]] = {}  # of jobs that ran in this process
+        self._outcomes: dict[int, JobOutcome] = {}  # of jobs that ran in this process
 
     @classmethod
     def create(cls, study: Path) -> Mailbox:
@@ -75,11 +74,11 @@ class Mailbox:
         with contextlib.suppress(OSError):
             (self.folder / f"{number}.pid").write_text(f"{socket.gethostname()} {os.getpid()}")
 
-    def end(self, number: int, row: dict[str, Any]) -> None:
+    def end(self, number: int, outcome: JobOutcome) -> None:
         """A job of this process ended so."""
-        self._rows[number] = row
+        self._outcomes[number] = outcome
         with contextlib.suppress(ResourceError):
-            write_json(self.folder / f"{number}.json", row)
+            write_json(self.folder / f"{number}.json", outcome.as_row())
         (self.folder / f"{number}.pid").unlink(missing_ok=True)
 
     def processes(self) -> list[int]:
@@ -87,22 +86,21 @@ class Mailbox:
         pids = [_pid_in(path) for path in self.folder.glob("*.pid")]
         return [pid for pid in pids if pid is not None and pid != os.getpid()]
 
-    def outcome(self, number: int) -> dict[str, Any]:
+    def outcome(self, number: int) -> JobOutcome:
         """How a job ended, or what can be said of it."""
-        if number in self._rows:
-            return self._rows[number]
+        if number in self._outcomes:
+            return self._outcomes[number]
         with contextlib.suppress(FileNotFoundError):
-            row: dict[str, Any] = json.loads((self.folder / f"{number}.json").read_bytes())
-            return row
+            return JobOutcome.from_row(json.loads((self.folder / f"{number}.json").read_bytes()))
         began = self.folder / f"{number}.pid"
         pid = _pid_in(began)
         if pid == os.getpid():
-            return {"status": "interrupted", "exit_code": 130, "note": "interrupted at once"}
+            return JobOutcome("interrupted", 130, note="interrupted at once")
         if pid is not None and _alive(pid):
-            return {"status": "running", "note": f"in process {pid}"}
+            return JobOutcome("running", note=f"in process {pid}")
         if began.exists():
-            return {"status": "failed", "exit_code": 5, "note": "its process died"}
-        return {"status": "not started"}
+            return JobOutcome("failed", 5, note="its process died")
+        return JobOutcome("not started")
 
 
 def _pid_in(path: Path) -> int | None:

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import csv
 import io
-from typing import Any
+from collections.abc import Sequence
+
+from hsw.run.status import JobOutcome
 
 COLUMNS = ("job", "status", "return", "steps", "seconds", "exit_code", "note")
 
 
-def as_csv(rows: list[dict[str, Any]]) -> str:
+def as_csv(outcomes: Sequence[JobOutcome]) -> str:
     """With every column."""
     out = io.StringIO()
-    writer = csv.DictWriter(out, COLUMNS, extrasaction="ignore", lineterminator="\n")
+    writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows(outcome.as_row() for outcome in outcomes)
     return out.getvalue()
 
 
-def as_text(rows: list[dict[str, Any]]) -> str:
+def as_text(outcomes: Sequence[JobOutcome]) -> str:
     """For a terminal."""
     formats: dict[str, str] = {"return": ".1f", "steps": ",", "seconds": ".1f"}
     cells = [[*COLUMNS[:5], "note"]]
-    for row in rows:
+    for row in (outcome.as_row() for outcome in outcomes):
         shown = {key: "" if row[key] is None else format(row[key], formats.get(key, "")) for key in COLUMNS}
         cells.append([shown[key] for key in cells[0]])
     widths = [max(len(line[column]) for line in cells) for column in range(5)]
