@@ -6,9 +6,14 @@ from typing import Any
 
 
 class HswError(Exception):
-    """A fault that one sentence explains."""
+    """A fault that one sentence explains.
+
+    Attributes:
+        details: A traceback for train.log, where the fault is in another's code; else empty.
+    """
 
     exit_code = 1
+    details: str = ""
 
 
 class ConfigError(HswError, ValueError):
@@ -18,9 +23,18 @@ class ConfigError(HswError, ValueError):
 
 
 class EnvError(HswError):
-    """An environment broke its contract."""
+    """An environment broke its contract.
+
+    Args:
+        message: Which environment did what, and where.
+        details: The traceback, if it raised.
+    """
 
     exit_code = 3
+
+    def __init__(self, message: str, details: str = "") -> None:
+        super().__init__(message)
+        self.details = details  # an attribute goes along when the error is pickled, also from another process
 
 
 class NonFiniteError(HswError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import gymnasium as gym
@@ -83,6 +83,12 @@ def read_space(space: SpaceLike) -> SpaceSpec:
     raise ValueError(f"a space must be a gymnasium.Space or a config with a shape, not {space!r}")
 
 
+def policy_space(space: SpaceSpec) -> SpaceSpec:
+    """The space of a policy's actions, where an environment's is this one: numbers are float32 there, whatever they are
+    in the environment."""
+    return replace(space, dtype="float32") if space.type == "Box" else space
+
+
 def space_config(space: SpaceLike) -> dict[str, Any]:
     """The config form of a space: plain Python scalars and lists only, uniform bounds as one number."""
     spec = read_space(space)
@@ -105,7 +111,7 @@ def _unsupported(name: str) -> ValueError:
     return ValueError(f"{name} spaces are not supported; supported are {', '.join(SUPPORTED)}")
 
 
-def _read_gym(space: gym.Space) -> SpaceSpec:
+def _read_gym(space: gym.Space[Any]) -> SpaceSpec:
     if isinstance(space, gym.spaces.Box):
         low, high = _bound(space.low), _bound(space.high)
         return SpaceSpec("Box", tuple(map(int, space.shape)), space.dtype.name, low, high)

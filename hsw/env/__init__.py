@@ -1,7 +1,8 @@
 """Environments behind one adapter."""
 
+from hsw.env.adapt import as_vector_env, remaker, vector_of
 from hsw.env.goals import GoalFunctions
-from hsw.env.make import make_atari, make_env, make_procgen, remaker, vector_of
+from hsw.env.make import make_atari, make_env, make_procgen
 from hsw.env.vector import Episode, Step, VectorEnv
 
 __all__ = [
@@ -9,6 +10,7 @@ __all__ = [
     "GoalFunctions",
     "Step",
     "VectorEnv",
+    "as_vector_env",
     "make_atari",
     "make_env",
     "make_procgen",

@@ -29,14 +29,14 @@ class BitFlipping(gym.Env):
             raise ValueError(f"num_bits={num_bits} must be at least 1")
         bits = gym.spaces.Box(0, 1, (num_bits,), np.float32)
         self.observation_space = gym.spaces.Dict(observation=bits, achieved_goal=bits, desired_goal=bits)
-        self.action_space: gym.Space
+        self.action_space: gym.Space[Any]
         if continuous:
             self.action_space = gym.spaces.Box(-1, 1, (num_bits,), np.float32)
         else:
             self.action_space = gym.spaces.Discrete(num_bits)
         self.num_bits, self.continuous = num_bits, continuous
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict]:
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Draw a state and another one as its goal."""
         super().reset(seed=seed)
         self._steps = 0
@@ -45,7 +45,7 @@ class BitFlipping(gym.Env):
             self._goal = self._draw()
         return self._observe(), {"is_success": False}
 
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         flipped = np.asarray(action) > 0 if self.continuous else np.arange(self.num_bits) == action
         self._state = np.where(flipped, 1 - self._state, self._state)
         self._steps += 1

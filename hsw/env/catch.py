@@ -23,13 +23,15 @@ class Catch(gym.Env):
         self.observation_space = gym.spaces.Box(0, 1, (rows, columns), np.float32)
         self.action_space = gym.spaces.Discrete(3)
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
         super().reset(seed=seed)
         self.row, self.ball = 0, int(self.np_random.integers(self.columns))
         self.paddle = self.columns // 2
         return self._board(), {}
 
-    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         self.paddle = min(max(self.paddle + int(action) - 1, 0), self.columns - 1)
         self.row += 1
         landed = self.row == self.rows - 1

@@ -58,7 +58,7 @@ class _Pool:
     def __init__(self, pool: Any, num_envs: int, goals: GoalFunctions | None) -> None:
         self._pool, self.num_envs, self.goals = pool, num_envs, goals
 
-    def reset(self) -> tuple[np.ndarray, dict]:
+    def reset(self) -> Any:
         return self._pool.reset()
 
     def step(self, actions: np.ndarray) -> Any:

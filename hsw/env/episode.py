@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import multiprocessing
 import signal
@@ -12,12 +13,14 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from hsw.env.place import env_error
+from hsw.env.wrappers import with_state, with_statistics
 from hsw.errors import EnvError
 from hsw.seeding import derive_seed
 from hsw.spaces import SpaceSpec, read_space
 
 
-class EpisodeEnv(gym.Wrapper):
+class EpisodeEnv(gym.Wrapper[Any, Any, Any, Any]):
     """Seeds each episode by (run seed, env index, episode number) and checks what the env returns.
 
     Seeding every episode is what makes a run reproducible in sync and async alike, and resumable: an episode can be
@@ -32,7 +35,7 @@ class EpisodeEnv(gym.Wrapper):
         EnvError: From reset and step, if the env raises, exits, or returns something else than its spaces promise.
     """
 
-    def __init__(self, env: gym.Env, index: int, seed: int) -> None:
+    def __init__(self, env: gym.Env[Any, Any], index: int, seed: int) -> None:
         super().__init__(env)
         self.index = index
         self.seed = seed
@@ -40,31 +43,35 @@ class EpisodeEnv(gym.Wrapper):
         self._spec = read_space(env.observation_space)
         self._dtype = None if self._spec.type == "Dict" else np.dtype(self._spec.dtype)
         self._finished = False
+        self._kept = with_state(env)
+        self._before: list[Any] = []  # their states when the running episode began
         self._cast: set[str] = set()  # parts of the observation of which a cast was said
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict]:
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Start the next episode; with options={"replay": [(episode, actions), ...]} rebuild a past one instead."""
         if options and "replay" in options:
             return self._replay(*options["replay"][self.index])
         self.episode += 1
         self._finished = False
+        if self._kept:
+            self._before = copy.deepcopy([layer.state_dict() for layer in self._kept])
         episode_seed = derive_seed(self.seed, self.index, self.episode)
         try:
             result = self.env.reset(seed=episode_seed, options=options)
         except (Exception, SystemExit) as error:
-            raise self._raised("reset", error) from error
+            raise env_error(f"environment {self.index}: reset raised", error) from error
         if not (isinstance(result, tuple) and len(result) == 2):
             raise EnvError(f"environment {self.index}: reset must return (obs, info), got {type(result).__name__}")
         return self._checked(self._spec, result[0]), result[1]
 
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         if self._finished:  # only after a replay that ended its episode: the vector env has not seen that done
             obs, info = self.reset()
             return obs, 0.0, False, False, info
         try:
             result = self.env.step(action)
         except (Exception, SystemExit) as error:
-            raise self._raised("step", error) from error
+            raise env_error(f"environment {self.index}: step raised", error) from error
         if not (isinstance(result, tuple) and len(result) == 5):
             got = len(result) if isinstance(result, tuple) else type(result).__name__
             raise EnvError(
@@ -80,7 +87,7 @@ class EpisodeEnv(gym.Wrapper):
             obs = self._checked(self._spec, obs)
         return obs, reward, bool(terminated), bool(truncated), info
 
-    def _replay(self, episode: int, actions: Sequence[Any]) -> tuple[Any, dict]:
+    def _replay(self, episode: int, actions: Sequence[Any]) -> tuple[Any, dict[str, Any]]:
         self.episode = episode - 1
         obs, info = self.reset()
         for action in actions:
@@ -88,8 +95,24 @@ class EpisodeEnv(gym.Wrapper):
             self._finished = terminated or truncated
         return obs, info
 
-    def _raised(self, name: str, error: BaseException) -> EnvError:
-        return EnvError(f"environment {self.index}: {name} raised {type(error).__name__}: {error}")
+    # -- wrappers, for the vector's call ----------------------------------------------------------------------------
+
+    def statistics(self) -> list[str]:
+        """The names of wrappers whose statistics are lost when the process ends."""
+        return with_statistics(self.env)
+
+    def has_state(self) -> bool:
+        """Whether wrappers have a state that goes into checkpoints."""
+        return bool(self._kept)
+
+    def wrapper_states(self) -> list[Any]:
+        """Their states when the running episode began, from which a replay goes on."""
+        return self._before
+
+    def load_wrapper_states(self, states: Sequence[Sequence[Any]]) -> None:
+        """Load those of this environment, out of every environment's."""
+        for layer, state in zip(self._kept, states[self.index], strict=False):
+            layer.load_state_dict(state)
 
     def _checked(self, spec: SpaceSpec, obs: Any, name: str = "the observation") -> Any:
         if spec.type == "Dict":
@@ -102,7 +125,8 @@ class EpisodeEnv(gym.Wrapper):
         if obs.shape != spec.shape:
             raise EnvError(f"environment {self.index}: {name} has shape {obs.shape}, its space says {spec.shape}")
         if obs.dtype != spec.dtype:
-            if obs.dtype.kind != np.dtype(spec.dtype).kind:
+            choices = spec.type != "Box" and obs.dtype.kind in "iub"  # whole numbers of any size
+            if obs.dtype.kind != np.dtype(spec.dtype).kind and not choices:
                 raise EnvError(f"environment {self.index}: {name} is {obs.dtype}, its space says {spec.dtype}")
             if obs.dtype.itemsize > np.dtype(spec.dtype).itemsize and self.index == 0 and name not in self._cast:
                 self._cast.add(name)
@@ -114,19 +138,22 @@ class EpisodeEnv(gym.Wrapper):
 class EpisodeFactory:
     """A picklable callable that builds one EpisodeEnv, in this process or in a worker of AsyncVectorEnv."""
 
-    def __init__(self, make: Callable[[], gym.Env], index: int, seed: int) -> None:
+    def __init__(self, make: Callable[[], Any], index: int, seed: int) -> None:
         self.make, self.index, self.seed = make, index, seed
 
     def __call__(self) -> EpisodeEnv:
         if multiprocessing.parent_process() is not None:
             become_worker()
+        return EpisodeEnv(self.build(), self.index, self.seed)
+
+    def build(self) -> Any:
+        """What make returns."""
         try:
-            return EpisodeEnv(self.make(), self.index, self.seed)
+            return self.make()
         except (ValueError, TypeError, ImportError, EnvError, gym.error.Error):  # no such env, or not with these kwargs
             raise
         except (Exception, SystemExit) as error:
-            message = f"environment {self.index} could not be built: {type(error).__name__}: {error}"
-            raise EnvError(message) from error
+            raise env_error(f"environment {self.index} could not be built:", error) from error
 
 
 def become_worker() -> None:

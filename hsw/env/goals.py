@@ -99,4 +99,5 @@ class _Batched:
         if values.shape != leading:
             pairs = zip(achieved.reshape(-1, *self._goal_shape), desired.reshape(-1, *self._goal_shape), strict=True)
             values = np.array([self._function(*pair, info) for pair in pairs]).reshape(leading)
-        return values.astype(self._dtype)
+        cast: np.ndarray = values.astype(self._dtype)
+        return cast

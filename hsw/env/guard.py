@@ -10,6 +10,7 @@ import time
 from multiprocessing.connection import wait
 from typing import Any
 
+from hsw.env.place import env_error
 from hsw.errors import EnvError
 
 
@@ -37,6 +38,10 @@ class GuardedBackend:
         """Advance every environment. Returns obs, rewards, terminateds, truncateds, info."""
         return self._guarded("step", actions)
 
+    def call(self, name: str, *args: Any) -> Any:
+        """What a method of each environment returns."""
+        return self._guarded("call", name, *args)
+
     def render(self) -> Any:
         """A frame of each environment, or None where they render none."""
         return self.backend.render() if getattr(self.backend, "render_mode", None) == "rgb_array" else None
@@ -63,7 +68,7 @@ class GuardedBackend:
         except Exception as error:
             if self._asynchronous and isinstance(error, EOFError | OSError):
                 self._raise_if_lost(error, 1.0)
-            raise EnvError(f"the environments' {method} raised {type(error).__name__}: {error}") from error
+            raise env_error(f"the environments' {method} raised", error) from error
 
     def _ask_workers(self, method: str, *args: Any, **kwargs: Any) -> Any:
         getattr(self.backend, f"{method}_async")(*args, **kwargs)
@@ -123,7 +128,7 @@ class _Alarm:
 
     def __enter__(self) -> None:
         if self._installed:
-            signal.setitimer(signal.ITIMER_REAL, self._seconds)  # type: ignore[arg-type]
+            signal.setitimer(signal.ITIMER_REAL, self._seconds or 0.0)
 
     def __exit__(self, *exc_info: object) -> None:
         if self._installed:

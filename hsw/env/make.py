@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import copy
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Annotated, Any, Literal
 
 import gymnasium as gym
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 
 from hsw.bounds import Range
+from hsw.env.adapt import REFUSALS, adapt, adapt_episodes
 from hsw.env.envpool import make_envpool_backend
 from hsw.env.episode import EpisodeFactory
-from hsw.env.goals import GoalFunctions, is_goal_space, read_goals
+from hsw.env.place import config_error, env_error
 from hsw.env.serial import SerialVectorEnv
 from hsw.env.vector import VectorEnv
+from hsw.env.workers import WorkerVectorEnv
+from hsw.env.wrappers import Wrapped, Wrapper, chosen
 from hsw.errors import ConfigError, HswError
 from hsw.seeding import derive_seed
-from hsw.spaces import read_space
 
 Backend = Literal["sync", "async", "native", "envpool"]
 
@@ -36,6 +37,8 @@ def make_env(
     clip_reward: Annotated[float | None, Range(0, open_low=True)] = None,
     discount: Annotated[float, Range(0, 1)] = 0.99,
     timeout: Annotated[float | None, Range(0, open_low=True)] = 60.0,
+    wrappers: Sequence[Wrapper] | None = None,
+    eval_wrappers: Sequence[Wrapper] | None = None,
     *,
     seed: int = 1,
     training: bool = True,
@@ -52,6 +55,9 @@ def make_env(
         kwargs: Passed to the environment.
         eval_kwargs: What an evaluation changes in kwargs (test levels, whole games).
         frame_stack, normalize_obs, normalize_reward, clip_reward, discount, timeout: See VectorEnv.
+        wrappers: Applied to each single environment in this order, innermost first: each takes an environment and
+            returns one. In a config, a list of targets without their env. Only for sync and async.
+        eval_wrappers: The wrappers of an evaluation; None takes the same.
         seed: Root of the episodes' seeds.
         training: False makes an evaluation environment.
         render_mode: Passed to Gymnasium environments.
@@ -62,103 +68,67 @@ def make_env(
     """
     recipe = partial(make_env, **{name: value for name, value in locals().items() if name != "seed"})
     env_kwargs = {**(kwargs or {}), **({} if training else eval_kwargs or {})}
-    action_start: Any = 0
-    goals: Any = None
+    layers = chosen(wrappers, eval_wrappers, training)
+    if layers and backend in ("native", "envpool"):
+        raise ConfigError(
+            f"env.backend={backend} has no single environments to wrap; leave env.wrappers out, or set env.backend to "
+            "sync or async"
+        )
+    options: dict[str, Any] = {
+        "timeout": timeout,
+        "frame_stack": frame_stack,
+        "normalize_obs": normalize_obs,
+        "normalize_reward": normalize_reward,
+        "clip_reward": clip_reward,
+        "discount": discount,
+        "training": training,
+    }
     try:
         if backend == "envpool":
-            vector, observation_space, action_space = make_envpool_backend(id, num_envs, seed, env_kwargs)
-            goals = vector.goals
+            pool, *spaces = make_envpool_backend(id, num_envs, seed, env_kwargs)
+            env = VectorEnv(pool, *spaces, goals=pool.goals, **options)
         else:
             if render_mode:
                 env_kwargs["render_mode"] = render_mode
-            vector, goals = _make_gym_backend(id, backend, num_envs, seed, env_kwargs)
-            observation_space = read_space(vector.single_observation_space)
-            action_space = read_space(vector.single_action_space)
-            action_start = getattr(vector.single_action_space, "start", 0)
-        env = VectorEnv(
-            vector,
-            observation_space,
-            action_space,
-            exact=backend in ("sync", "async"),
-            timeout=timeout,
-            action_start=action_start,
-            frame_stack=frame_stack,
-            normalize_obs=normalize_obs,
-            normalize_reward=normalize_reward,
-            clip_reward=clip_reward,
-            discount=discount,
-            training=training,
-            goals=goals,
-        )
+            env = _make_gym(id, backend, num_envs, seed, env_kwargs, layers, **options)
         env.remake = recipe
         return env
     except HswError:
         raise
-    except (gym.error.Error, ValueError, TypeError, ImportError) as error:
-        raise ConfigError(f"env.id={id}: {error}") from error
+    except REFUSALS as error:
+        raise config_error(f"env.id={id}:", error) from error
 
 
-def _make_gym_backend(
-    id: str, backend: str, num_envs: int, seed: int, kwargs: dict[str, Any]
-) -> tuple[Any, Callable[[], GoalFunctions | None] | None]:
-    """The vector environment, and what finds the goal functions of a goal environment."""
-    vector: Any
+def _make_gym(
+    id: str, backend: str, num_envs: int, seed: int, kwargs: dict[str, Any], wrappers: Sequence[Wrapper], **options: Any
+) -> VectorEnv:
     if backend == "native":
         vector = gym.make_vec(id, num_envs, vectorization_mode="vector_entry_point", **kwargs)
         vector.reset(seed=derive_seed(seed))  # later resets go on in its random stream
-        return vector, None
+        return adapt(vector, **options)
     module, _, name = id.rpartition(":")
     if module:
-        importlib.import_module(module)
+        _import(module)
     spec = copy.copy(gym.spec(name))
     spec.order_enforce = False  # EpisodeEnv is the only caller, and checks what it gets
-    make = partial(gym.make, spec, disable_env_checker=True, **kwargs)
+    make: Callable[[], gym.Env[Any, Any]] = partial(gym.make, spec, disable_env_checker=True, **kwargs)
+    if wrappers:
+        make = Wrapped(make, wrappers)
     factories = [EpisodeFactory(make, index, seed) for index in range(num_envs)]
-    if backend == "async":
-        vector = AsyncVectorEnv(factories, copy=False, autoreset_mode=AutoresetMode.NEXT_STEP)
-    else:
-        vector = SerialVectorEnv(factories)
-    space = read_space(vector.single_observation_space)
-    if not is_goal_space(space):
-        return vector, None
-    # The environments of async live in its workers: one more is built here, and only if someone asks.
-    first = factories[0] if backend == "async" else lambda: vector.envs[0]
-    return vector, lambda: read_goals(first().unwrapped, space.spaces["desired_goal"].shape)
+    if backend == "async":  # its environments live in its workers: one more is built here, and only if someone asks
+        return adapt_episodes(WorkerVectorEnv(factories), factories[0], **options)
+    serial = SerialVectorEnv(factories)
+    return adapt_episodes(serial, lambda: serial.envs[0], **options)
 
 
-def remaker(env: Any, num_envs: int) -> Callable[..., VectorEnv]:
-    """What builds an environment anew, in any process: remake(seed=..., training=True).
-
-    Args:
-        env: A VectorEnv of make_env, a gymnasium.Env that gymnasium.make has built, or a function that makes one.
-        num_envs: Copies of an environment that is not a vector of them already.
-
-    Raises:
-        ConfigError: If it cannot be built anew.
-    """
-    if isinstance(env, VectorEnv):
-        if env.remake is None:
-            raise ConfigError("actors cannot build this VectorEnv anew; make it with hsw.env.make_env")
-        return env.remake
-    make = env
-    if isinstance(env, gym.Env):
-        if env.spec is None:
-            raise ConfigError(
-                f"actors cannot build {type(env).__name__} anew, because it has no spec; make it with gymnasium.make, "
-                "or give a function that makes it"
-            )
-        make = partial(gym.make, env.spec, disable_env_checker=True)
-    elif not callable(env):
-        raise ConfigError(f"env must be an environment or a function that makes one, not {type(env).__name__}")
-    return partial(vector_of, make, num_envs)
-
-
-def vector_of(make: Callable[[], gym.Env], num_envs: int, *, seed: int = 1, training: bool = True) -> VectorEnv:
-    """A VectorEnv of N environments that a function makes, in this process."""
-    vector = SerialVectorEnv([EpisodeFactory(make, index, seed) for index in range(num_envs)])
-    spaces = read_space(vector.single_observation_space), read_space(vector.single_action_space)
-    start = getattr(vector.single_action_space, "start", 0)
-    return VectorEnv(vector, *spaces, exact=True, action_start=start, training=training)
+def _import(module: str) -> None:
+    """Import the module that registers an environment."""
+    try:
+        importlib.import_module(module)
+    except REFUSALS:
+        raise
+    except Exception as error:
+        raise env_error(f"{module} could not be imported:", error) from error
 
 
 PROCGEN_GAMES = [

@@ -7,6 +7,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.vector import AutoresetMode
 
 from hsw.env.episode import EpisodeEnv
 
@@ -20,6 +21,8 @@ class SerialVectorEnv(gym.vector.VectorEnv):
     Raises:
         ValueError: If their spaces differ.
     """
+
+    metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012, as Gymnasium has it
 
     def __init__(self, factories: Sequence[Callable[[], EpisodeEnv]]) -> None:
         self.envs = [factory() for factory in factories]
@@ -52,6 +55,10 @@ class SerialVectorEnv(gym.vector.VectorEnv):
     def render(self) -> tuple[Any, ...]:
         """A frame of each environment."""
         return tuple(env.render() for env in self.envs)
+
+    def call(self, name: str, *args: Any) -> tuple[Any, ...]:
+        """What a method of each environment returns."""
+        return tuple(getattr(env, name)(*args) for env in self.envs)
 
     def close_extras(self, **kwargs: Any) -> None:
         for env in self.envs:

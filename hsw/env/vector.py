@@ -9,12 +9,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from hsw.env.actions import ActionCast
+from hsw.env.autoreset import in_next_step_mode
 from hsw.env.frames import FrameStack
 from hsw.env.goals import GoalFunction, GoalFunctions, read_success
-from hsw.env.guard import GuardedBackend
+from hsw.env.history import RunningEpisodes
 from hsw.env.normalize import RewardNormalizer, make_obs_normalizers, normalized_space
 from hsw.errors import EnvError
-from hsw.spaces import SpaceSpec, tree_map
+from hsw.spaces import SpaceSpec, policy_space, tree_map
 
 
 class Step(NamedTuple):
@@ -44,17 +46,20 @@ class VectorEnv:
     valid is False; it enters no statistic.
 
     Args:
-        backend: A gymnasium.vector.VectorEnv, or what has its reset, step and close, in NEXT_STEP mode.
+        backend: A gymnasium.vector.VectorEnv, or what has its reset, step and close, in NEXT_STEP mode. A single
+            environment may be in SAME_STEP or DISABLED mode.
         observation_space, action_space: Of one environment.
         exact: The backend's environments are EpisodeEnvs, which can rebuild a running episode on resume.
         timeout: Seconds after which an environment counts as hung; None waits for ever.
-        action_start: First action of a Discrete or MultiDiscrete space (policies count from 0).
+        action_start, action_dtype: First action of a Discrete or MultiDiscrete space (policies count from 0), and
+            the dtype in which it takes actions (None: the space's).
         frame_stack: Number of frames that make an observation.
         normalize_obs: Normalise observations by their running mean and standard deviation.
         normalize_reward: Divide rewards by the standard deviation of their discounted return.
         clip_reward: Clip rewards to ±this (after normalising).
         discount: Of the return by which rewards are normalised.
         training: False freezes the observation statistics and leaves rewards as they are.
+        stateful: The environments are EpisodeEnvs with wrappers whose state goes into checkpoints.
         goals: A goal environment's functions, or what finds them (or None) when they are first asked for.
     """
 
@@ -67,23 +72,27 @@ class VectorEnv:
         exact: bool = False,
         timeout: float | None = None,
         action_start: Any = 0,
+        action_dtype: Any = None,
         frame_stack: int = 1,
         normalize_obs: bool = False,
         normalize_reward: bool = False,
         clip_reward: float | None = None,
         discount: float = 0.99,
         training: bool = True,
+        stateful: bool = False,
         goals: GoalFunctions | Callable[[], GoalFunctions | None] | None = None,
     ) -> None:
-        self._backend = GuardedBackend(backend, timeout)
+        self._backend = in_next_step_mode(backend, timeout)
         self.num_envs = int(backend.num_envs)
-        self.action_space = action_space
+        self.action_space = policy_space(action_space)
+        self._to_env = ActionCast(action_space, action_start, action_dtype)
+        self._dtypes = _dtypes(observation_space)
         self.exact = exact
         self.training = training
+        self._stateful = stateful
         self.remake: Callable[..., VectorEnv] | None = None  # remake(seed=...) builds it anew, in any process
         self.episodes: list[Episode] = []
         self._goals = goals
-        self._action_start = action_start if np.any(action_start) else None
         self.clip_reward = clip_reward
         self._frames = FrameStack(observation_space, self.num_envs, frame_stack) if frame_stack > 1 else None
         spec = self._frames.spec if self._frames else observation_space
@@ -95,10 +104,7 @@ class VectorEnv:
         self._returns = np.zeros(self.num_envs)
         self._lengths = np.zeros(self.num_envs, np.int64)
         self._restart: Any = None
-        # What rebuilds the running episodes: their numbers, and every action since the oldest one began.
-        self._episode_numbers = np.zeros(self.num_envs, np.int64)
-        self._actions: list[np.ndarray] = []
-        self._starts = np.zeros(self.num_envs, np.int64)
+        self._running = RunningEpisodes(self.num_envs)
 
     @property
     def compute_reward(self) -> GoalFunction | None:
@@ -119,9 +125,8 @@ class VectorEnv:
         """Start every environment. Returns the first observations, [N, *shape] or a dict of them."""
         obs = self._backend.reset()
         if self._obs is not None:  # the running episodes are given up
-            self._episode_numbers += 1
-            self._dones[:], self._returns[:], self._lengths[:], self._starts[:] = False, 0.0, 0, 0
-            self._actions.clear()
+            self._running.give_up()
+            self._dones[:], self._returns[:], self._lengths[:] = False, 0.0, 0
             if self._reward_normalizer:
                 self._reward_normalizer.returns[:] = 0.0
         return self._observe(obs, np.ones(self.num_envs, bool), np.zeros(self.num_envs, bool))
@@ -137,7 +142,7 @@ class VectorEnv:
         """
         if self._restart is not None:
             return self._restart_row()
-        env_actions = self._to_env(actions)
+        env_actions = self._to_env(actions, self.num_envs)
         obs, rewards, terminateds, truncateds, info = self._backend.step(env_actions)
         valid = ~self._dones
         rewards = rewards * valid
@@ -151,7 +156,7 @@ class VectorEnv:
             )
         self._count(rewards, dones, valid, truncateds, info)
         if self.exact:
-            self._remember(env_actions, valid)
+            self._running.remember(env_actions, valid)
         self._dones = dones
         obs = self._observe(obs, ~valid, dones)
         if self.training and self._reward_normalizer:
@@ -202,12 +207,12 @@ class VectorEnv:
             "dones": torch.from_numpy(self._dones.copy()),
             "returns": torch.from_numpy(self._returns.copy()),
             "lengths": torch.from_numpy(self._lengths.copy()),
-            "episode_numbers": torch.from_numpy(self._episode_numbers.copy()),
-            "starts": torch.from_numpy(self._starts.copy()),
-            "actions": torch.from_numpy(np.stack(self._actions)) if self._actions else None,
+            **self._running.state_dict(),
         }
         if self._reward_normalizer:
             state["reward_normalizer"] = self._reward_normalizer.state_dict()
+        if self._stateful:
+            state["wrappers"] = list(self._backend.call("wrapper_states"))
         if self._frames:
             state["frames"] = torch.from_numpy(self._frames.frames.copy())
         return state
@@ -229,15 +234,12 @@ class VectorEnv:
             return "these environments cannot be restored and start fresh episodes; this resume is not exact"
         self._dones = state["dones"].numpy().copy()
         self._returns, self._lengths = state["returns"].numpy().copy(), state["lengths"].numpy().copy()
-        self._episode_numbers, self._starts = state["episode_numbers"].numpy().copy(), state["starts"].numpy().copy()
-        self._actions = [] if state["actions"] is None else list(state["actions"].numpy())
+        self._running.load_state_dict(state)
         if self._frames:
             self._frames.frames[:] = state["frames"].numpy()
-        replay = [
-            (int(episode), [row[index] for row in self._actions[start:]])
-            for index, (episode, start) in enumerate(zip(self._episode_numbers, self._starts, strict=True))
-        ]
-        self._obs = tree_map(np.array, self._backend.reset({"replay": replay}))
+        if self._stateful and "wrappers" in state:
+            self._backend.call("load_wrapper_states", state["wrappers"])
+        self._obs = tree_map(np.array, self._backend.reset({"replay": self._running.replays()}))
         different = _differing(self._obs, state["obs"])
         if different:
             return f"environment {different[0]} did not return to its observation; this resume is not exact"
@@ -252,7 +254,7 @@ class VectorEnv:
 
     def _observe(self, obs: Any, fresh: np.ndarray, dones: np.ndarray) -> Any:
         # A copy of our own: some backends and environments write the next observation over the last.
-        self._obs = obs = tree_map(np.array, obs)
+        self._obs = obs = tree_map(np.array, obs, self._dtypes)
         self._check_finite(obs)
         if self._frames:
             obs = self._frames(obs, fresh)
@@ -292,28 +294,18 @@ class VectorEnv:
             self._returns[ends] = 0.0
             self._lengths[ends] = 0
 
-    def _remember(self, env_actions: np.ndarray, valid: np.ndarray) -> None:
-        self._actions.append(env_actions)
-        if np.count_nonzero(valid) < self.num_envs:  # reset rows: those episodes begin after this row
-            self._starts[~valid] = len(self._actions)
-            self._episode_numbers[~valid] += 1
-            oldest = int(self._starts.min())
-            del self._actions[:oldest]
-            self._starts -= oldest
-
     def _restart_row(self) -> Step:
         obs, self._restart = self._restart, None
         none = np.zeros(self.num_envs, bool)
         obs = self._observe(obs, ~none, none)
         return Step(obs, np.zeros(self.num_envs, np.float32), none, none.copy(), none.copy(), {})
 
-    def _to_env(self, actions: np.ndarray) -> np.ndarray:
-        space = self.action_space
-        actions = np.asarray(actions).reshape(self.num_envs, *space.shape)
-        if space.type == "Box":
-            return np.clip(actions, space.low, space.high).astype(space.dtype)
-        actions = actions.astype(space.dtype)  # a copy: it is kept for a resume
-        return actions + self._action_start if self._action_start is not None else actions
+
+def _dtypes(space: SpaceSpec) -> Any:
+    """The dtype of an observation, or a dict of those of its parts."""
+    if space.type == "Dict":
+        return {key: _dtypes(part) for key, part in space.spaces.items()}
+    return np.dtype(space.dtype)
 
 
 def _differing(obs: Any, saved: Any) -> list[int]:
@@ -321,4 +313,4 @@ def _differing(obs: Any, saved: Any) -> list[int]:
     if isinstance(obs, dict):
         return sorted({index for key in obs for index in _differing(obs[key], saved[key])})
     same = (obs == saved.numpy()).reshape(len(obs), -1).all(1)
-    return np.flatnonzero(~same).tolist()
+    return [int(index) for index in np.flatnonzero(~same)]
