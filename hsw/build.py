@@ -14,7 +14,7 @@ from hsw.env import VectorEnv
 from hsw.errors import ConfigError
 from hsw.run.services import Run
 from hsw.seeding import ENV, EVAL_ENV, derive_seed, seed_everything
-from hsw.spaces import space_config
+from hsw.spaces import SpaceSpec, policy_space, read_space, space_config
 from hsw.storage import Storage
 
 
@@ -48,7 +48,7 @@ def build_agent(config: DictConfig, run: Run, state: dict[str, Any] | None = Non
             if OmegaConf.is_missing(config, key) or config[key] is None:
                 with open_dict(config):
                     config[key] = space
-            elif config[key] != OmegaConf.create(space):  # a saved one has lists where a new one has tuples
+            elif _comparable(key, config[key]) != _comparable(key, space):
                 raise ConfigError(f"the environment's {key} is {space}, and the run's was {config[key]}")
         policy = build(config.network)
         algorithm = build(config.algorithm, policy=policy)
@@ -66,6 +66,12 @@ def build_agent(config: DictConfig, run: Run, state: dict[str, Any] | None = Non
     except BaseException:
         env.close()
         raise
+
+
+def _comparable(key: str, space: Any) -> SpaceSpec:
+    """A space as policies see it: an older run's config may have the dtype of the environment's own actions."""
+    spec = read_space(space)
+    return policy_space(spec) if key == "action_space" else spec
 
 
 def build(node: DictConfig, convert: str = "none", /, **objects: Any) -> Any:
