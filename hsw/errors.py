@@ -53,9 +53,18 @@ class NonFiniteError(HswError):
 
 
 class WorkersLostError(HswError):
-    """Worker processes died more often than the budget allows."""
+    """Worker processes died more often than the budget allows.
+
+    Args:
+        message: How many, and why.
+        details: The first one's traceback, if it sent one.
+    """
 
     exit_code = 5
+
+    def __init__(self, message: str, details: str = "") -> None:
+        super().__init__(message)
+        self.details = details
 
 
 class ResourceError(HswError):

@@ -25,6 +25,7 @@ from hsw.cli.main import JobError, describe, run_main
 from hsw.config.files import conf_folder, refuse_choices, refuse_secrets
 from hsw.errors import ConfigError, ResourceError
 from hsw.run.status import JobOutcome, read_status, stored_identity, write_status
+from hsw.run.trace import log_error
 from hsw.sweep.callback import reporting
 from hsw.sweep.job import in_sweep, run_job
 
@@ -145,6 +146,7 @@ def _train_to_end(config: DictConfig, folder: RunFolder, resume: bool) -> JobOut
     except BaseException as error:
         outcome.status = "failed" if isinstance(error, Exception) else "interrupted"
         (outcome.error, outcome.exit_code), outcome.cause = describe(error), error
+        log_error(error, str(outcome.error))
         return outcome
     outcome.status, outcome.exit_code = "done", 0
     if scores is not None:

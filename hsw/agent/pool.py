@@ -25,6 +25,7 @@ import torch.multiprocessing
 from hsw.agent import actor as actor_module
 from hsw.agent.actor import HEARTBEAT, Actor
 from hsw.errors import ConfigError, WorkersLostError
+from hsw.run.trace import log_to_file
 
 _WATCH_SECONDS = 1.0
 _START_ATTEMPTS = 30
@@ -165,7 +166,7 @@ class ActorPool:
             self._fail(f"the watch over the actors failed: {type(error).__name__}: {error}", error)
 
     def _fail(self, message: str, cause: BaseException) -> None:
-        self.failure = WorkersLostError(message)
+        self.failure = WorkersLostError(message, self._first_traceback)
         self.failure.__cause__ = cause
         self._closing = True
         self._full.put(None)
@@ -220,12 +221,12 @@ class ActorPool:
         self._first_error = self._first_error or error
         self._first_traceback = self._first_traceback or seat.traceback
         if self._restarts_left == 0:
-            if self._first_traceback:
-                actor_module.log.error("%s", self._first_traceback)
             message = f"more actors were lost than agent.max_restarts={self._max_restarts} makes good; the first error "
             self._fail(f"{message}was: {self._first_error}", RuntimeError(self._first_traceback or self._first_error))
             return
         self._restarts_left -= 1
+        if seat.traceback:
+            log_to_file(f"actor {seat.index}:\n{seat.traceback}")
         actor_module.log.warning("%s; it is started again, and %d restarts are left", error, self._restarts_left)
         self._start(seat)
 

@@ -25,7 +25,14 @@ class WorkerVectorEnv(AsyncVectorEnv):
 
     def __init__(self, factories: Sequence[Callable[[], EpisodeEnv]]) -> None:
         work: Any = _work  # Gymnasium's hint of a worker lacks what later versions hand over
-        super().__init__(factories, copy=False, autoreset_mode=AutoresetMode.NEXT_STEP, worker=work)
+        try:
+            super().__init__(factories, copy=False, autoreset_mode=AutoresetMode.NEXT_STEP, worker=work)
+        except BaseException:
+            for process in getattr(self, "processes", ()):
+                process.kill()
+                process.join()
+            self.closed = True
+            raise
 
     def _raise_if_errors(self, successes: Iterable[bool]) -> None:
         failed = self.num_envs - sum(successes)
@@ -50,4 +57,5 @@ def _work(
             errors.put((index, type(error), error, traceback.format_exc()))
             pipe.send((None, False))
         return
-    _async_worker(index, lambda: env, pipe, parent_pipe, memory, errors, *rest)
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the trainer is gone
+        _async_worker(index, lambda: env, pipe, parent_pipe, memory, errors, *rest)
