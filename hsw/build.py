@@ -26,7 +26,18 @@ def build_env(config: DictConfig, training: bool = True, **changes: Any) -> Vect
         if config.env.get("backend") == "async":
             changes["backend"] = "sync"
     # kwargs arrive as plain lists and dicts: environments know nothing of OmegaConf.
-    return build(config.env, "all", training=training, **changes)
+    env: VectorEnv = build(_with_partial_wrappers(config.env), "all", training=training, **changes)
+    return env
+
+
+def _with_partial_wrappers(node: DictConfig) -> DictConfig:
+    """The environment's node, whose wrappers wait for the environment that they wrap."""
+    node = node.copy()
+    with open_dict(node):
+        for key in ("wrappers", "eval_wrappers"):
+            for wrapper in node.get(key) or ():
+                wrapper._partial_ = True
+    return node
 
 
 def build_agent(config: DictConfig, run: Run, state: dict[str, Any] | None = None) -> Agent:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import re
 import types
 import typing
 from collections.abc import Collection, Iterable
@@ -89,13 +90,30 @@ def _check_node(node: dict[str, Any], path: str, hints: dict[str, Any], places: 
 
 
 def _check_nested(node: Any, path: str, allowed: Iterable[str]) -> None:
+    if isinstance(node, list):
+        for index, item in enumerate(node):
+            _check_nested(item, f"{path}.{index}", allowed)
     if isinstance(node, dict):
         if "_target_" in node:
-            target = resolve_target(node["_target_"], allowed)
+            hints = _parameters(resolve_target(node["_target_"], allowed))
+            if re.fullmatch(r"env\.(eval_)?wrappers\.\d+", path):
+                hints = _of_wrapper(hints)
             inner = {key: value for key, value in node.items() if not key.startswith("_")}
-            _check_node(inner, path, _parameters(target), {path: _parameters(target)})
+            _check_node(inner, path, hints, {path: hints})
         for key, value in node.items():
             _check_nested(value, f"{path}.{key}", allowed)
+
+
+def _of_wrapper(hints: dict[str, Any]) -> dict[str, Any]:
+    """What a config may say of a wrapper: not its env. Of types that YAML has no word for, anything may be."""
+    plain = (bool, int, float, str, None, type(None))
+    kept: dict[str, Any] = {}
+    for name, hint in hints.items():
+        options = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+        known = all(option in plain or get_origin(option) is Literal for option in options)
+        kept[name] = hint if known else Any
+    kept.pop("env", None)
+    return kept
 
 
 def _signature(target: Any) -> dict[str, inspect.Parameter]:

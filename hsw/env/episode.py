@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import ctypes
 import multiprocessing
 import signal
@@ -14,7 +13,7 @@ import gymnasium as gym
 import numpy as np
 
 from hsw.env.place import env_error
-from hsw.env.wrappers import with_state, with_statistics
+from hsw.env.wrappers import packed, unpacked, with_state, with_statistics
 from hsw.errors import EnvError
 from hsw.seeding import derive_seed
 from hsw.spaces import SpaceSpec, read_space
@@ -54,7 +53,7 @@ class EpisodeEnv(gym.Wrapper[Any, Any, Any, Any]):
         self.episode += 1
         self._finished = False
         if self._kept:
-            self._before = copy.deepcopy([layer.state_dict() for layer in self._kept])
+            self._before = [packed(layer.state_dict(), type(layer).__name__) for layer in self._kept]
         episode_seed = derive_seed(self.seed, self.index, self.episode)
         try:
             result = self.env.reset(seed=episode_seed, options=options)
@@ -112,7 +111,7 @@ class EpisodeEnv(gym.Wrapper[Any, Any, Any, Any]):
     def load_wrapper_states(self, states: Sequence[Sequence[Any]]) -> None:
         """Load those of this environment, out of every environment's."""
         for layer, state in zip(self._kept, states[self.index], strict=False):
-            layer.load_state_dict(state)
+            layer.load_state_dict(unpacked(state))
 
     def _checked(self, spec: SpaceSpec, obs: Any, name: str = "the observation") -> Any:
         if spec.type == "Dict":

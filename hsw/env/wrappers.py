@@ -7,14 +7,18 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
+import torch
 from gymnasium import wrappers as gym_wrappers
 
-from hsw.errors import ConfigError
+from hsw.errors import ConfigError, EnvError
 
 Wrapper = Callable[[gym.Env[Any, Any]], gym.Env[Any, Any]]
 
 # Statistics of single environments, which neither the other environments, nor an evaluation, nor a resume shares.
 _STATISTICS = {gym_wrappers.NormalizeObservation: "normalize_obs", gym_wrappers.NormalizeReward: "normalize_reward"}
+
+_ARRAY = "numpy"
 
 
 class Wrapped:
@@ -78,6 +82,36 @@ def with_state(env: gym.Env[Any, Any]) -> list[Any]:
 def with_statistics(env: gym.Env[Any, Any]) -> list[str]:
     """The names of wrappers whose statistics are lost when the process ends."""
     return [type(layer).__name__ for layer in layers(env) if isinstance(layer, tuple(_STATISTICS))]
+
+
+def packed(state: Any, owner: str) -> Any:
+    """A wrapper's state as a checkpoint takes it: arrays as marked tensors.
+
+    Raises:
+        EnvError: If something else than arrays, tensors, numbers, words, lists and dicts is in it.
+    """
+    if isinstance(state, dict):
+        return {str(key): packed(value, owner) for key, value in state.items()}
+    if isinstance(state, list | tuple):
+        return [packed(value, owner) for value in state]
+    if isinstance(state, np.ndarray):
+        return {_ARRAY: torch.from_numpy(state.copy())}
+    if isinstance(state, torch.Tensor):
+        return state.clone()
+    if isinstance(state, np.generic):
+        return state.item()
+    if state is None or isinstance(state, bool | int | float | str):
+        return state
+    raise EnvError(f"{owner}.state_dict holds a {type(state).__name__}, which no checkpoint takes")
+
+
+def unpacked(state: Any) -> Any:
+    """What packed was given."""
+    if isinstance(state, dict):
+        if set(state) == {_ARRAY}:
+            return state[_ARRAY].numpy().copy()
+        return {key: unpacked(value) for key, value in state.items()}
+    return [unpacked(value) for value in state] if isinstance(state, list) else state
 
 
 def _name(wrapper: Any) -> str:
