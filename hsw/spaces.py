@@ -124,8 +124,22 @@ def _read_gym(space: gym.Space[Any]) -> SpaceSpec:
     if isinstance(space, gym.spaces.MultiBinary):
         return SpaceSpec("MultiBinary", tuple(map(int, space.shape)), "int8", 0, 1)
     if isinstance(space, gym.spaces.Dict):
+        _refuse_parts(space)
         return SpaceSpec("Dict", spaces={key: read_space(space[key]) for key in sorted(space.spaces)})
     raise _unsupported(type(space).__name__)
+
+
+def _refuse_parts(space: gym.spaces.Dict) -> None:
+    """Name the parts that no network takes, and what leaves them out."""
+    kinds = tuple(getattr(gym.spaces, name) for name in SUPPORTED)
+    parts = {key: part for key, part in space.spaces.items() if not isinstance(part, kinds)}
+    if parts:
+        named = ", ".join(f"{key!r} ({type(part).__name__})" for key, part in parts.items())
+        kept = ", ".join(str(key) for key in sorted(space.spaces) if key not in parts)
+        raise ValueError(
+            f"no network takes the observation's part {named}; leave it out with env.wrappers="
+            f"[{{_target_: gymnasium.wrappers.FilterObservation, filter_keys: [{kept}]}}]"
+        )
 
 
 def _categorical(kind: str, nvec: tuple[int, ...]) -> SpaceSpec:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 import gymnasium as gym
-from gymnasium.vector import SyncVectorEnv
+from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 
 from hsw.env.episode import EpisodeFactory
 from hsw.env.goals import GoalFunctions, is_goal_space, read_goals
@@ -78,7 +78,7 @@ def remaker(env: Any, num_envs: int) -> Callable[..., VectorEnv]:
 
     Args:
         env: A VectorEnv of make_env, a gymnasium.Env or gymnasium.vector.VectorEnv that Gymnasium's make or make_vec
-            has built, or a function that makes one of them.
+            has built, a SyncVectorEnv or AsyncVectorEnv, or a function that makes one of them.
         num_envs: Copies of an environment that is not a vector of them already.
 
     Raises:
@@ -90,15 +90,18 @@ def remaker(env: Any, num_envs: int) -> Callable[..., VectorEnv]:
         return env.remake
     make: Any = env
     if isinstance(env, gym.Env | gym.vector.VectorEnv):
-        if env.spec is None:
+        if env.spec is not None:
+            make = partial(gym.make_vec, env.spec)
+            if isinstance(env, gym.Env):
+                make = partial(gym.make, env.spec, disable_env_checker=True)
+        elif type(env) is SyncVectorEnv or type(env) is AsyncVectorEnv:
+            make = partial(SyncVectorEnv, env.env_fns)
+        else:
             kind = "make" if isinstance(env, gym.Env) else "make_vec"
             raise ConfigError(
                 f"actors cannot build {type(env).__name__} anew, because it has no spec; make it with "
                 f"gymnasium.{kind}, or give a function that makes it"
             )
-        make = partial(gym.make_vec, env.spec)
-        if isinstance(env, gym.Env):
-            make = partial(gym.make, env.spec, disable_env_checker=True)
     elif not callable(env):
         raise ConfigError(f"env must be an environment or a function that makes one, not {type(env).__name__}")
     return partial(as_vector_env, make, num_envs=num_envs)

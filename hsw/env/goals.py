@@ -68,7 +68,7 @@ def fetch_goals(reward_type: str = "sparse", distance_threshold: float = 0.05) -
 
     def compute_reward(achieved: np.ndarray, desired: np.ndarray, info: Any) -> np.ndarray:
         distance = np.linalg.norm(achieved - desired, axis=-1)
-        return -(distance if reward_type == "dense" else distance > distance_threshold).astype(np.float32)
+        return -np.asarray(distance if reward_type == "dense" else distance > distance_threshold, np.float32)
 
     return GoalFunctions(compute_reward)
 

@@ -182,7 +182,7 @@ class VectorEnv:
             return np.asarray(rendered[0])
         if isinstance(self._obs, dict) or self._obs is None or self._obs.ndim != 4 or self._obs.dtype != np.uint8:
             return None
-        pixels = self._obs[0]
+        pixels: np.ndarray = self._obs[0]
         if pixels.shape[0] < pixels.shape[-1]:  # channels first; the last of stacked frames is the newest
             pixels = pixels.transpose(1, 2, 0)
         return pixels[..., -3:] if pixels.shape[-1] == 3 else pixels[..., -1:].repeat(3, -1)

@@ -16,7 +16,7 @@ from hsw.errors import ConfigError, EnvError
 from hsw.run.checkpoint import load_newest, save_checkpoint
 from tests.env.helpers import column, make, play, random_actions
 from tests.env.wrapping import Add, Bare, Counting, Odd, Saved, Times, nothing
-from tests.envs import Noise
+from tests.envs import Counter, Noise
 from tests.helpers import equal
 from tests.runs import call, compose, run_dir, tiny
 
@@ -176,3 +176,23 @@ def test_a_run_with_wrappers_trains_evaluates_and_resumes(tmp_path):
     assert call(*tiny("ppo"), *arguments, "checkpoint_interval=64").code == 0
     resumed = call(f"resume={tmp_path}", "num_train_steps=160")
     assert resumed.code == 0, resumed.err
+
+
+def test_a_part_that_no_network_takes_is_named_with_what_leaves_it_out(monkeypatch):
+    class Mission(Counter):
+        def __init__(self):
+            super().__init__()
+            parts = {"image": self.observation_space, "mission": gym.spaces.Text(9)}
+            self.observation_space = gym.spaces.Dict(parts)
+
+        def observe(self):
+            return {"image": super().observe(), "mission": "go"}
+
+    monkeypatch.setitem(gym.registry, "Mission-v0", gym.envs.registration.EnvSpec("Mission-v0", Mission))
+    with pytest.raises(ConfigError) as caught:
+        make_env("Mission-v0", num_envs=2)
+    assert "the observation's part 'mission' (Text)" in str(caught.value)
+    way_out = str(caught.value).partition("leave it out with ")[2]
+    chosen = compose(*tiny("ppo"), "env=gym", "env.id=Mission-v0", way_out)
+    check(chosen)
+    assert build_env(chosen).reset()["image"].shape == (2, 1)
