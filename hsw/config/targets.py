@@ -93,5 +93,7 @@ def _locate(name: str) -> Any:
                 found = getattr(found, part)
         except AttributeError:
             break
+        except ModuleNotFoundError as error:  # of a module that is read when its name is
+            raise ConfigError(f"_target_={name} needs {error.name}, which is not installed") from error
         return found
     raise ConfigError(f"_target_={name} does not exist")

@@ -12,7 +12,7 @@ from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 
 from hsw.env.episode import EpisodeFactory
 from hsw.env.goals import GoalFunctions, is_goal_space, read_goals
-from hsw.env.place import config_error
+from hsw.env.place import REFUSALS, config_error
 from hsw.env.serial import SerialVectorEnv
 from hsw.env.vector import VectorEnv
 from hsw.env.workers import WorkerVectorEnv
@@ -20,8 +20,6 @@ from hsw.errors import ConfigError, HswError
 from hsw.seeding import derive_seed
 from hsw.spaces import read_space
 
-# What Gymnasium and constructors raise where an environment cannot be had so.
-REFUSALS = (gym.error.Error, ValueError, TypeError, ImportError)
 Goals = Callable[[], GoalFunctions | None]
 
 

@@ -11,10 +11,10 @@ from typing import Annotated, Any, Literal
 import gymnasium as gym
 
 from hsw.bounds import Range
-from hsw.env.adapt import REFUSALS, adapt, adapt_episodes
+from hsw.env.adapt import adapt, adapt_episodes
 from hsw.env.envpool import make_envpool_backend
 from hsw.env.episode import EpisodeFactory
-from hsw.env.place import config_error, env_error
+from hsw.env.place import REFUSALS, config_error, env_error
 from hsw.env.serial import SerialVectorEnv
 from hsw.env.vector import VectorEnv
 from hsw.env.workers import WorkerVectorEnv

@@ -13,6 +13,9 @@ import gymnasium
 import hsw
 from hsw.errors import ConfigError, EnvError
 
+# What Gymnasium and constructors raise where an environment cannot be had so.
+REFUSALS = (gymnasium.error.Error, ValueError, TypeError, ImportError)
+
 _LIBRARIES = tuple(
     str(folder) + os.sep
     for folder in (

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from gymnasium import wrappers as gym_wrappers
 
-from hsw.errors import ConfigError, EnvError
+from hsw.env.place import REFUSALS, config_error
+from hsw.errors import ConfigError, EnvError, HswError
 
 Wrapper = Callable[[gym.Env[Any, Any]], gym.Env[Any, Any]]
 
@@ -41,7 +42,12 @@ class Wrapped:
             place = f"env.wrappers.{index} ({_name(wrapper)})"
             if not callable(wrapper):
                 raise ConfigError(f"{place} must be a wrapper: what takes an environment and returns one")
-            wrapped = wrapper(env)
+            try:
+                wrapped = wrapper(env)
+            except HswError:
+                raise
+            except REFUSALS as error:  # not with these arguments, or not around this environment
+                raise config_error(f"{place}:", error) from error
             if not isinstance(wrapped, gym.Env):
                 raise ConfigError(f"{place} returned {type(wrapped).__name__} and must return a gymnasium.Env")
             for kind, option in _STATISTICS.items():

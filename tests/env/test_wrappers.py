@@ -96,6 +96,7 @@ def test_a_config_that_names_no_wrapper_is_refused(override, message):
         (NormalizeReward, "NormalizeReward.*env.normalize_reward=true instead"),
         (gym.wrappers.Autoreset, "hsw does already"),
         (nothing, r"env.wrappers.0 \(nothing\) returned NoneType"),
+        (TransformReward, r"env.wrappers.0 \(TransformReward\): .*missing 1 required positional argument: 'func'"),
         (3, r"env.wrappers.0 \(3\) must be a wrapper"),
     ],
 )
