@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from hsw.agent import Agent
 from hsw.config.resolved import SPACES
@@ -68,16 +69,38 @@ def build_agent(config: DictConfig, run: Run, state: dict[str, Any] | None = Non
         raise
 
 
+# Targets that are given something when the part is made that they belong to: the space, or the environment to wrap.
+_LATER = ("encoder", "distribution", "wrappers", "eval_wrappers")
+
+
 def build(node: DictConfig, convert: str = "none", /, **objects: Any) -> Any:
     """Instantiate a target; objects are handed to it as they are. A constructor's ValueError is a ConfigError.
 
     Raises:
         ConfigError: If the constructor refuses its arguments.
     """
-    partial = instantiate(node, _partial_=True, _convert_=convert)
+    name = node._target_
     try:
-        return partial(**objects)
+        return instantiate(_with_partials(node), _partial_=True, _convert_=convert)(**objects)
     except ConfigError:
         raise
     except ValueError as error:
-        raise ConfigError(f"{node._target_}: {error}") from error
+        raise ConfigError(f"{name}: {error}") from error
+    except InstantiationException as error:  # a target within it, which Hydra builds first
+        if isinstance(error.__cause__, ConfigError):
+            raise error.__cause__ from error
+        if isinstance(error.__cause__, ValueError):
+            raise ConfigError(f"{name}: {error.__cause__}") from error
+        raise
+
+
+def _with_partials(node: DictConfig) -> DictConfig:
+    """The node, its targets in _LATER as functions that still take what they are given."""
+    node = node.copy()
+    with open_dict(node):
+        for key in _LATER:
+            value = node.get(key)
+            for part in value if isinstance(value, ListConfig) else [value]:
+                if isinstance(part, DictConfig) and "_target_" in part:
+                    part.update({"_partial_": True, "_convert_": "all"})
+    return node

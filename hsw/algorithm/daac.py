@@ -7,10 +7,11 @@ from typing import Annotated, Any
 import torch
 from torch.optim import Optimizer
 
-from hsw.algorithm.base import Algorithm, Schedule
+from hsw.algorithm.base import Algorithm
 from hsw.algorithm.losses import approximate_kl, clipped_surrogate, value_loss
 from hsw.bounds import Range
 from hsw.network import DecoupledActorCritic
+from hsw.schedule import Schedule
 from hsw.storage import DecoupledRolloutStorage
 
 

@@ -8,10 +8,11 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from hsw.algorithm.base import Algorithm, Schedule
+from hsw.algorithm.base import Algorithm
 from hsw.bounds import Range
 from hsw.network import RecurrentActorCritic
 from hsw.returns import vtrace
+from hsw.schedule import Schedule
 from hsw.storage import DistributedStorage
 
 

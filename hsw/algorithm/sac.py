@@ -9,9 +9,10 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from hsw.algorithm.base import Algorithm, Schedule, flattened
+from hsw.algorithm.base import Algorithm, flattened, is_view
 from hsw.bounds import Range
 from hsw.network import SoftActorCritic
+from hsw.schedule import Schedule
 from hsw.storage import ReplayStorage
 
 
@@ -84,8 +85,9 @@ class SAC(Algorithm):
             self.log_alpha.grad.copy_(entropy - self.target_entropy)  # type: ignore[union-attr]
             temperature.step()
 
-        if self._targets is None:
-            self._targets = flattened(list(policy.target_critics.parameters()))
+        targets_now = list(policy.target_critics.parameters())
+        if self._targets is None or not is_view(targets_now[0], self._targets):
+            self._targets = flattened(targets_now)
         self._targets.data.lerp_(critics.param_groups[0]["params"][0].data, self.tau)
         names = ("critic_loss", "actor_loss", "entropy", "value", "alpha")
         figures = torch.stack([critic_loss.detach(), actor_loss.detach(), entropy, values.detach().mean(), alpha[0]])
