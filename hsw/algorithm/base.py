@@ -103,7 +103,7 @@ class Algorithm(ABC):
         """
         gradient = optimizer.param_groups[0]["params"][0].grad
         gradient.zero_()
-        loss.backward(inputs=inputs)
+        torch.autograd.backward(loss, inputs=inputs)
         norm = float(gradient.norm())
         if not math.isfinite(norm):
             what = "gradient" if math.isfinite(float(loss.detach())) else "loss"

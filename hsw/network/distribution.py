@@ -142,6 +142,11 @@ class DiagGaussian(Distribution):
         self.params_dim = self.action_dim = math.prod(space.shape)
         self.log_std = nn.Parameter(torch.zeros(self.params_dim))
 
+    @property
+    def std(self) -> Tensor:
+        """Of each action, [params_dim]."""
+        return self.log_std.detach().exp()
+
     def sample(self, params: Tensor) -> Tensor:
         noise = torch.randn_like(params)
         return (params + noise * self.log_std.exp()).unflatten(-1, self.shape)
