@@ -59,7 +59,7 @@ class DAAC(Algorithm):
         entropy_coef: Annotated[float, Range(0)] = 0.01,
         max_grad_norm: Annotated[float, Range(0, open_low=True)] = 0.5,
         eps: Annotated[float, Range(0, open_low=True)] = 1e-5,
-        value_clip_range: Annotated[float | None | Literal["clip_range"], Range(0, open_low=True)] = "clip_range",
+        value_clip_range: Annotated[float | Literal["clip_range"] | None, Range(0, open_low=True)] = "clip_range",
         value_phase_first: bool = False,
         entropy_schedule: Schedule = "constant",
     ) -> None:

@@ -28,8 +28,8 @@ class PPO(Algorithm):
         num_mini_batch: Minibatches per pass.
         clip_range: Of the policy's probability ratio.
         value_clip_range: Of the value's change; None leaves it free.
-        value_coef, entropy_coef: Weights of the loss's terms. The value loss is the mean squared error, without the half
-            that OpenAI's baselines put before it: their value_coef is twice this one.
+        value_coef, entropy_coef: Weights of the loss's terms. The value loss is the mean squared error, as in
+            Stable-Baselines3; OpenAI's baselines and CleanRL put 1/2 before it, and their 0.5 is 0.25 here.
         max_grad_norm: The gradient's norm is clipped to it.
         normalize_advantages: Per minibatch.
         target_kl: End the update when the policy has moved further than 1.5 times this; None never does.
