@@ -108,7 +108,7 @@ class IMPALA(Algorithm):
         figures = torch.stack([policy_loss.detach(), value_loss.detach(), entropy.detach()]) / count
         kl = ((behaviour - log_probs.detach()) * valid).sum() / count  # of the actors' policies from the learner's
         known = values[:-1].detach()[valid]
-        told = torch.stack([kl, known.mean(), explained_variance(known, targets[valid])]).tolist()
+        told = torch.stack([kl, known.sum() / count, explained_variance(known, targets[valid])]).tolist()
         info = dict(zip(("policy_loss", "value_loss", "entropy"), figures.tolist(), strict=True))
         return {
             **info,
