@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from hsw.agent import Agent
 from hsw.config.resolved import SPACES
@@ -26,18 +27,8 @@ def build_env(config: DictConfig, training: bool = True, **changes: Any) -> Vect
         if config.env.get("backend") == "async":
             changes["backend"] = "sync"
     # kwargs arrive as plain lists and dicts: environments know nothing of OmegaConf.
-    env: VectorEnv = build(_with_partial_wrappers(config.env), "all", training=training, **changes)
+    env: VectorEnv = build(config.env, "all", training=training, **changes)
     return env
-
-
-def _with_partial_wrappers(node: DictConfig) -> DictConfig:
-    """The environment's node, whose wrappers wait for the environment that they wrap."""
-    node = node.copy()
-    with open_dict(node):
-        for key in ("wrappers", "eval_wrappers"):
-            for wrapper in node.get(key) or ():
-                wrapper._partial_ = True
-    return node
 
 
 def build_agent(config: DictConfig, run: Run, state: dict[str, Any] | None = None) -> Agent:
@@ -85,16 +76,38 @@ def _comparable(key: str, space: Any) -> SpaceSpec:
     return policy_space(spec) if key == "action_space" else spec
 
 
+# Targets that are given something when the part is made that they belong to: the space, or the environment to wrap.
+_LATER = ("encoder", "distribution", "wrappers", "eval_wrappers")
+
+
 def build(node: DictConfig, convert: str = "none", /, **objects: Any) -> Any:
     """Instantiate a target; objects are handed to it as they are. A constructor's ValueError is a ConfigError.
 
     Raises:
         ConfigError: If the constructor refuses its arguments.
     """
-    partial = instantiate(node, _partial_=True, _convert_=convert)
+    name = node._target_
     try:
-        return partial(**objects)
+        return instantiate(_with_partials(node), _partial_=True, _convert_=convert)(**objects)
     except ConfigError:
         raise
     except ValueError as error:
-        raise ConfigError(f"{node._target_}: {error}") from error
+        raise ConfigError(f"{name}: {error}") from error
+    except InstantiationException as error:  # a target within it, which Hydra builds first
+        if isinstance(error.__cause__, ConfigError):
+            raise error.__cause__ from error
+        if isinstance(error.__cause__, ValueError):
+            raise ConfigError(f"{name}: {error.__cause__}") from error
+        raise
+
+
+def _with_partials(node: DictConfig) -> DictConfig:
+    """The node, its targets in _LATER as functions that still take what they are given."""
+    node = node.copy()
+    with open_dict(node):
+        for key in _LATER:
+            value = node.get(key)
+            for part in value if isinstance(value, ListConfig) else [value]:
+                if isinstance(part, DictConfig) and "_target_" in part:
+                    part.update({"_partial_": True, "_convert_": "all"})
+    return node

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import chain
+from typing import Any
+
 import torch
+from torch import Tensor, nn
 
 from hsw.errors import ConfigError
 
@@ -22,3 +26,40 @@ def resolve_device(device: str | torch.device) -> torch.device:
     if resolved.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"device={device}, but torch sees no CUDA device; use device=cpu or device=auto")
     return resolved
+
+
+def device_of(module: Any) -> torch.device | None:
+    """Where a module's tensors are; None if it has none, or is no module."""
+    if not isinstance(module, nn.Module):
+        return None
+    first = next(chain(module.parameters(), module.buffers()), None)
+    return None if first is None else first.device
+
+
+def move_owned(owner: object, device: torch.device) -> None:
+    """Move the tensors and modules among an object's attributes, also within lists, tuples and dicts of them."""
+    for name, value in list(vars(owner).items()):
+        moved = _moved(value, device)
+        if moved is not value:
+            setattr(owner, name, moved)
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    if isinstance(value, nn.Module):
+        return value.to(device)
+    if isinstance(value, nn.Parameter):  # stays the one that others hold
+        if value.device != device:
+            value.data = value.data.to(device)
+            value.grad = None if value.grad is None else value.grad.to(device)
+        return value
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, dict):
+        for key, part in value.items():
+            value[key] = _moved(part, device)
+    elif isinstance(value, list):
+        value[:] = [_moved(part, device) for part in value]
+    elif type(value) is tuple:
+        moved = [_moved(part, device) for part in value]
+        return value if all(map(lambda a, b: a is b, moved, value)) else tuple(moved)
+    return value

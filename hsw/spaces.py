@@ -14,6 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 
 SUPPORTED = ("Box", "Discrete", "MultiDiscrete", "MultiBinary", "Dict")
 
+_SIDE, _CHANNELS = 32, 16  # of what is surely an image
+
 # Everything that a user may hand over as a space.
 SpaceLike = Any  # gym.Space | DictConfig | Mapping | SpaceSpec
 
@@ -50,6 +52,28 @@ class SpaceSpec:
         return self.type == "Box" and len(self.shape) == 3 and self.dtype in ("uint8", "bool")
 
     @property
+    def image_layout(self) -> str | None:
+        """How an image lies in the space, as layout_of says it; None where it is not surely an image.
+
+        Three dimensions of bytes or booleans are one, of any size. Of other numbers, one end must be at most 16
+        channels or frames and the other two sides at least 32 pixels. Two dimensions are one if both are at least 32
+        and the numbers are bytes, booleans, or have bounds that are not negative; four, if they are at most 16 of
+        those of three.
+        """
+        layout = layout_of(self.shape) if self.type == "Box" else None
+        if layout is None:
+            return None
+        pixels = self.dtype in ("uint8", "bool")
+        sizes = dict(zip(layout, self.shape, strict=True))
+        large = min(sizes["H"], sizes["W"]) >= _SIDE
+        if layout == "HW":
+            bounded = bool(np.all(np.asarray(self.low) >= 0) and np.all(np.isfinite(self.high)))
+            return layout if large and (pixels or bounded) else None
+        if sizes.get("K", 1) > _CHANNELS or not (pixels or (large and sizes["C"] <= _CHANNELS)):
+            return None
+        return layout
+
+    @property
     def is_bounded(self) -> bool:
         return self.type == "Box" and bool(np.all(np.isfinite(self.low)) and np.all(np.isfinite(self.high)))
 
@@ -58,6 +82,16 @@ class SpaceSpec:
         if self.type == "Dict":
             return {key: part.empty(*leading, device=device) for key, part in self.spaces.items()}
         return torch.empty((*leading, *self.shape), dtype=self.torch_dtype, device=device)
+
+
+def layout_of(shape: tuple[int, ...]) -> str | None:
+    """The dimensions of an image of that shape: HW, CHW or HWC (channels are the smaller end), KCHW or KHWC; or None.
+
+    K are the frames of a stack, H and W the sides, C the channels; in CHW, C may as well be frames.
+    """
+    if len(shape) == 4:
+        return f"K{layout_of(shape[1:])}"
+    return {2: "HW", 3: "HWC" if shape[-1] < shape[0] else "CHW"}.get(len(shape)) if shape else None
 
 
 def read_space(space: SpaceLike) -> SpaceSpec:

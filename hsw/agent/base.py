@@ -15,7 +15,7 @@ import torch
 from hsw.agent.evaluation import evaluate
 from hsw.algorithm import Algorithm
 from hsw.bounds import Range
-from hsw.device import resolve_device
+from hsw.device import move_owned, resolve_device
 from hsw.env import VectorEnv
 from hsw.errors import ConfigError, Interrupted, NonFiniteError
 from hsw.network import Policy
@@ -87,6 +87,7 @@ class Agent(ABC):
         self.obs: Any = None
         self._budget = 0
         self._sums: dict[str, float] = defaultdict(float)  # of the updates' figures since the last logged row
+        move_owned(algorithm, self.device)  # what it made before the policy came here
         storage.bind(policy, algorithm)
         storage.seed(derive_seed(seed, STORAGE))
 

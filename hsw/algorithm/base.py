@@ -5,20 +5,22 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import asdict
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from hsw.errors import NonFiniteError
+from hsw.errors import ConfigError, NonFiniteError
 from hsw.network import Policy
-
-Schedule = Literal["constant", "linear"]
+from hsw.schedule import Schedule, factor
 
 
 class Algorithm(ABC):
     """A loss with its optimisers and hyper-parameters. It never sees the environment.
+
+    What it owns beside the policy (tensors, parameters, modules among its attributes) goes where the policy goes: an
+    agent moves both.
 
     Args:
         policy: The networks it trains.
@@ -33,26 +35,44 @@ class Algorithm(ABC):
         self.num_updates = 0
         self.progress = 0.0
         self._optimizers: dict[str, Optimizer] = {}
+        self._parameters: dict[str, list[nn.Parameter]] = {}  # of each optimiser
 
     @abstractmethod
     def update(self, storage: Any) -> dict[str, float]:
         """Learn from what the storage holds. Returns figures to log."""
 
     def scheduled(self, value: float, schedule: Schedule) -> float:
-        """A hyper-parameter at this point of the run: its value, or on the way to 0 at the end."""
-        return value * (1.0 - self.progress) if schedule == "linear" else value
+        """A hyper-parameter at this point of the run."""
+        return value * factor(schedule, self.progress)
 
     def optimizer(self, name: str, parameters: list[nn.Parameter], lr: float, eps: float = 1e-5) -> Optimizer:
         """The named optimiser, made when first needed: what it imports takes a second that acting need not wait for.
 
         From then on the parameters are views of one tensor: zeroing, clipping and a step are an operation each, where a
         small network would spend as much on one per layer as on its gradient.
+
+        Raises:
+            ConfigError: If another optimiser has one of the parameters: views of two tensors they cannot be.
         """
         if name not in self._optimizers:
+            self._claim(name, parameters)
             self._optimizers[name] = self.new_optimizer(flattened(parameters), lr, eps)
         optimizer = self._optimizers[name]
+        if not is_view(parameters[0], flat := optimizer.param_groups[0]["params"][0]):
+            flat.data = (whole := flattened(parameters)).data  # they were moved or copied since
+            flat.grad = whole.grad
+            optimizer.load_state_dict(optimizer.state_dict())  # which follows its parameter
         optimizer.param_groups[0]["lr"] = lr
         return optimizer
+
+    def _claim(self, name: str, parameters: list[nn.Parameter]) -> None:
+        owners = {id(parameter): other for other, group in self._parameters.items() for parameter in group}
+        if other := next((owners[id(parameter)] for parameter in parameters if id(parameter) in owners), None):
+            raise ConfigError(
+                f"{type(self).__name__}'s optimisers {other!r} and {name!r} share a parameter, which one of them would "
+                "silently not train; give each parameter to one optimiser"
+            )
+        self._parameters[name] = list(parameters)
 
     def new_optimizer(self, parameter: nn.Parameter, lr: float, eps: float) -> Optimizer:
         """The optimiser of a flat parameter: Adam, unless an algorithm wants another."""
@@ -83,7 +103,7 @@ class Algorithm(ABC):
         """
         gradient = optimizer.param_groups[0]["params"][0].grad
         gradient.zero_()
-        loss.backward(inputs=inputs)
+        torch.autograd.backward(loss, inputs=inputs)
         norm = float(gradient.norm())
         if not math.isfinite(norm):
             what = "gradient" if math.isfinite(float(loss.detach())) else "loss"
@@ -101,6 +121,7 @@ class Algorithm(ABC):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.num_updates = state["num_updates"]
         self._optimizers.clear()
+        self._parameters.clear()
         for name, saved in state["optimizers"].items():
             optimizer = self.make_optimizer(name)
             optimizer.load_state_dict({"state": saved, "param_groups": optimizer.state_dict()["param_groups"]})
@@ -112,6 +133,7 @@ class Algorithm(ABC):
 
 def flattened(parameters: list[nn.Parameter]) -> nn.Parameter:
     """One parameter with the values of many, which become views of it, and their gradients of its gradient."""
+    parameters = list(dict.fromkeys(parameters))  # one that comes twice has one place
     whole = torch.zeros(sum(parameter.numel() for parameter in parameters), device=parameters[0].device)
     flat = nn.Parameter(whole)
     flat.grad = torch.zeros_like(whole)
@@ -123,3 +145,8 @@ def flattened(parameters: list[nn.Parameter]) -> nn.Parameter:
         parameter.grad = flat.grad.as_strided(shape, stride, offset)
         offset += parameter.numel()
     return flat
+
+
+def is_view(first: nn.Parameter, flat: nn.Parameter) -> bool:
+    """Whether the first of the parameters that were flattened still is a view of the whole."""
+    return first.data_ptr() == flat.data_ptr()

@@ -8,10 +8,12 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from hsw.algorithm.base import Algorithm, Schedule
+from hsw.algorithm.base import Algorithm
+from hsw.algorithm.metrics import explained_variance, policy_std
 from hsw.bounds import Range
 from hsw.network import RecurrentActorCritic
 from hsw.returns import vtrace
+from hsw.schedule import Schedule
 from hsw.storage import DistributedStorage
 
 
@@ -21,7 +23,7 @@ class IMPALA(Algorithm):
     Args:
         policy: A RecurrentActorCritic.
         lr: Step size.
-        lr_schedule: "linear" takes it to 0 over the run's steps.
+        lr_schedule: Of lr; "linear" takes it to 0 over the run's steps.
         discount: Per environment step.
         rho_bar, c_bar, trace_lambda: V-trace's, see hsw.returns.vtrace.
         clip_reward: Rewards are clipped to ±this; None leaves them.
@@ -30,6 +32,7 @@ class IMPALA(Algorithm):
         reduction: The loss is the sum over a batch's valid steps, as in the paper, or their mean.
         optimizer: RMSProp (decay 0.99, no momentum) or Adam.
         eps: The optimiser's.
+        entropy_schedule: Of entropy_coef.
     """
 
     policy_type = RecurrentActorCritic
@@ -51,13 +54,14 @@ class IMPALA(Algorithm):
         reduction: Literal["sum", "mean"] = "sum",
         optimizer: Literal["rmsprop", "adam"] = "rmsprop",
         eps: Annotated[float, Range(0, open_low=True)] = 0.01,
+        entropy_schedule: Schedule = "constant",
     ) -> None:
         super().__init__(policy)
         self.lr, self.lr_schedule, self.discount = lr, lr_schedule, discount
         self.rho_bar, self.c_bar, self.trace_lambda = rho_bar, c_bar, trace_lambda
         self.clip_reward, self.reduction = clip_reward, reduction
         self.value_coef, self.entropy_coef, self.max_grad_norm = value_coef, entropy_coef, max_grad_norm
-        self.optimizer_name, self.eps = optimizer, eps
+        self.optimizer_name, self.eps, self.entropy_schedule = optimizer, eps, entropy_schedule
         self.parameters = list(policy.parameters())
 
     def make_optimizer(self, name: str = "all") -> Optimizer:
@@ -97,15 +101,22 @@ class IMPALA(Algorithm):
         policy_loss = -(log_probs * advantages).sum()  # advantages are 0 on rows that are not valid
         value_loss = 0.5 * ((targets - values[:-1]).square() * valid).sum()
         entropy = (entropies * valid).sum()
-        loss = policy_loss + self.value_coef * value_loss - self.entropy_coef * entropy
+        entropy_coef = self.scheduled(self.entropy_coef, self.entropy_schedule)
+        loss = policy_loss + self.value_coef * value_loss - entropy_coef * entropy
         count = valid.sum().clamp(min=1)
         norm = self.descend(optimizer, loss / count if self.reduction == "mean" else loss, self.max_grad_norm, batch)
         figures = torch.stack([policy_loss.detach(), value_loss.detach(), entropy.detach()]) / count
-        names = ("policy_loss", "value_loss", "entropy")
         kl = ((behaviour - log_probs.detach()) * valid).sum() / count  # of the actors' policies from the learner's
+        known = values[:-1].detach()[valid]
+        told = torch.stack([kl, known.sum() / count, explained_variance(known, targets[valid])]).tolist()
+        info = dict(zip(("policy_loss", "value_loss", "entropy"), figures.tolist(), strict=True))
         return {
-            **dict(zip(names, figures.tolist(), strict=True)),
-            "behaviour_kl": float(kl),
+            **info,
+            "behaviour_kl": told[0],
             "grad_norm": norm,
             "lr": optimizer.param_groups[0]["lr"],
+            "loss": info["policy_loss"] + self.value_coef * info["value_loss"] - entropy_coef * info["entropy"],
+            "value": told[1],
+            "explained_variance": told[2],
+            **policy_std(self.policy),
         }

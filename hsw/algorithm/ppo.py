@@ -7,10 +7,12 @@ from typing import Annotated, Any
 import torch
 from torch.optim import Optimizer
 
-from hsw.algorithm.base import Algorithm, Schedule
+from hsw.algorithm.base import Algorithm
 from hsw.algorithm.losses import approximate_kl, clipped_surrogate, normalize, value_loss
+from hsw.algorithm.metrics import Record, policy_std
 from hsw.bounds import Range
 from hsw.network import ActorCritic
+from hsw.schedule import Schedule
 from hsw.storage import RolloutStorage
 
 
@@ -21,16 +23,18 @@ class PPO(Algorithm):
     Args:
         policy: An ActorCritic.
         lr: Adam's step size.
-        lr_schedule, clip_schedule: "linear" takes the value to 0 over the run's steps.
+        lr_schedule, clip_schedule: Of lr and clip_range; "linear" takes the value to 0 over the run's steps.
         num_epochs: Passes over each rollout.
         num_mini_batch: Minibatches per pass.
         clip_range: Of the policy's probability ratio.
         value_clip_range: Of the value's change; None leaves it free.
-        value_coef, entropy_coef: Weights of the loss's terms.
+        value_coef, entropy_coef: Weights of the loss's terms. The value loss is the mean squared error, as in
+            Stable-Baselines3; OpenAI's baselines and CleanRL put 1/2 before it, and their 0.5 is 0.25 here.
         max_grad_norm: The gradient's norm is clipped to it.
         normalize_advantages: Per minibatch.
         target_kl: End the update when the policy has moved further than 1.5 times this; None never does.
         eps: Adam's.
+        entropy_schedule: Of entropy_coef.
     """
 
     policy_type = ActorCritic
@@ -52,6 +56,7 @@ class PPO(Algorithm):
         normalize_advantages: bool = True,
         target_kl: Annotated[float | None, Range(0, open_low=True)] = None,
         eps: Annotated[float, Range(0, open_low=True)] = 1e-5,
+        entropy_schedule: Schedule = "constant",
     ) -> None:
         super().__init__(policy)
         self.lr, self.lr_schedule = lr, lr_schedule
@@ -59,7 +64,7 @@ class PPO(Algorithm):
         self.clip_range, self.clip_schedule = clip_range, clip_schedule
         self.value_clip_range, self.value_coef, self.entropy_coef = value_clip_range, value_coef, entropy_coef
         self.max_grad_norm, self.normalize_advantages = max_grad_norm, normalize_advantages
-        self.target_kl, self.eps = target_kl, eps
+        self.target_kl, self.eps, self.entropy_schedule = target_kl, eps, entropy_schedule
         self.parameters = list(policy.parameters())
 
     def make_optimizer(self, name: str = "all") -> Optimizer:
@@ -68,8 +73,9 @@ class PPO(Algorithm):
     def update(self, storage: Any) -> dict[str, float]:
         optimizer = self.make_optimizer()
         clip_range = self.scheduled(self.clip_range, self.clip_schedule)
+        entropy_coef = self.scheduled(self.entropy_coef, self.entropy_schedule)
         figures: list[torch.Tensor] = []
-        norms, steps, kl = 0.0, 0, torch.zeros(())
+        norms, record, kl = 0.0, Record(self.num_mini_batch), torch.zeros(())
         self.num_updates += 1
         for batch in storage.generate_batches(self.num_mini_batch, None, self.num_epochs):
             log_probs, entropies, values = self.policy.evaluate(batch.obs, batch.actions)
@@ -77,14 +83,14 @@ class PPO(Algorithm):
             policy_loss = clipped_surrogate(log_probs, batch.log_probs, advantages, clip_range)
             critic_loss = value_loss(values, batch.values, batch.returns, self.value_clip_range)
             entropy = entropies.mean()
-            loss = policy_loss + self.value_coef * critic_loss - self.entropy_coef * entropy
+            loss = policy_loss + self.value_coef * critic_loss - entropy_coef * entropy
             if self.target_kl is not None:
                 kl = approximate_kl(log_probs, batch.log_probs)
                 if float(kl) > 1.5 * self.target_kl:
                     break
             norms += self.descend(optimizer, loss, self.max_grad_norm, batch)
             figures += [policy_loss.detach(), critic_loss.detach(), entropy.detach()]
-            steps += 1
+            record.add(log_probs, batch)
         if self.target_kl is None:
             kl = approximate_kl(log_probs, batch.log_probs)
         means = torch.stack(figures).view(-1, 3).mean(0).tolist() if figures else [0.0] * 3
@@ -94,8 +100,11 @@ class PPO(Algorithm):
             "value_loss": value_loss_mean,
             "entropy": entropy_mean,
             "approx_kl": float(kl),  # of the last minibatch
-            "grad_norm": norms / max(steps, 1),
+            "grad_norm": norms / max(len(record), 1),
             "lr": optimizer.param_groups[0]["lr"],
             "clip_range": clip_range,
-            "gradient_steps": steps,
+            "gradient_steps": len(record),
+            "loss": policy_loss_mean + self.value_coef * value_loss_mean - entropy_coef * entropy_mean,
+            **record.metrics(clip_range),
+            **policy_std(self.policy),
         }

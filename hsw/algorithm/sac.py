@@ -9,9 +9,10 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from hsw.algorithm.base import Algorithm, Schedule, flattened
+from hsw.algorithm.base import Algorithm, flattened, is_view
 from hsw.bounds import Range
 from hsw.network import SoftActorCritic
+from hsw.schedule import Schedule
 from hsw.storage import ReplayStorage
 
 
@@ -21,7 +22,7 @@ class SAC(Algorithm):
     Args:
         policy: A SoftActorCritic.
         lr: Step size of all three Adams.
-        lr_schedule: "linear" takes it to 0 over the run's steps.
+        lr_schedule: Of lr; "linear" takes it to 0 over the run's steps.
         tau: Part of the way that the target critics go towards the critics at each update.
         alpha: Temperature, or where it begins.
         learn_alpha: Adapt it so that the policy's entropy is target_entropy.
@@ -73,23 +74,33 @@ class SAC(Algorithm):
         values = policy.values(x, policy.to_unit(batch.actions))
         critic_loss = 0.5 * (values - targets).square().sum(0).mean()
         critics = self.make_optimizer("critics")
-        self.descend(critics, critic_loss, math.inf, batch)
+        critic_norm = self.descend(critics, critic_loss, math.inf, batch)
 
         actions, log_probs = policy.sample(x)
         actor_loss = (alpha * log_probs - policy.values(x, actions).amin(0)).mean()
-        self.descend(self.make_optimizer("actor"), actor_loss, math.inf, batch, inputs=self.parameters["actor"])
+        actor = self.make_optimizer("actor")
+        actor_norm = self.descend(actor, actor_loss, math.inf, batch, inputs=self.parameters["actor"])
         entropy = -log_probs.detach().mean()
-        if self.learn_alpha:  # down the gradient of log_alpha * (entropy - target_entropy)
+        slope = entropy - self.target_entropy  # of alpha_loss
+        alpha_loss = self.log_alpha.detach()[0] * slope
+        if self.learn_alpha:
             temperature = self.make_optimizer("alpha")
-            self.log_alpha.grad.copy_(entropy - self.target_entropy)  # type: ignore[union-attr]
+            assert self.log_alpha.grad is not None
+            self.log_alpha.grad.copy_(slope)
             temperature.step()
 
-        if self._targets is None:
-            self._targets = flattened(list(policy.target_critics.parameters()))
+        targets_now = list(policy.target_critics.parameters())
+        if self._targets is None or not is_view(targets_now[0], self._targets):
+            self._targets = flattened(targets_now)
         self._targets.data.lerp_(critics.param_groups[0]["params"][0].data, self.tau)
-        names = ("critic_loss", "actor_loss", "entropy", "value", "alpha")
-        figures = torch.stack([critic_loss.detach(), actor_loss.detach(), entropy, values.detach().mean(), alpha[0]])
-        return dict(zip(names, figures.tolist(), strict=True))
+        names = ("critic_loss", "actor_loss", "entropy", "value", "alpha", "alpha_loss")
+        figures = [critic_loss.detach(), actor_loss.detach(), entropy, values.detach().mean(), alpha[0], alpha_loss]
+        return {
+            **dict(zip(names, torch.stack(figures).tolist(), strict=True)),
+            "critic_grad_norm": critic_norm,
+            "actor_grad_norm": actor_norm,
+            "lr": critics.param_groups[0]["lr"],
+        }
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "log_alpha": self.log_alpha.detach().clone()}

@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from hsw.config.check import check_config, find_targets
 from hsw.config.compatibility import check_pairs, owner
 from hsw.config.files import conf_folder, refuse_secrets
+from hsw.config.legacy import keep_encoders
 from hsw.config.settings import CHANGEABLE, Settings, root_key
 from hsw.config.targets import check_env_modules, resolve_target
 from hsw.errors import ConfigError, CorruptError
@@ -128,6 +129,7 @@ def load_config(folder: Path) -> DictConfig:
     try:
         loaded = OmegaConf.load(path)
         assert isinstance(loaded, DictConfig)
+        keep_encoders(loaded)
         return loaded
     except Exception as error:  # YAML's, OmegaConf's and Unicode's errors have no common base
         raise CorruptError(f"{path} cannot be read: {type(error).__name__}") from error

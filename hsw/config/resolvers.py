@@ -1,10 +1,10 @@
-"""Names of studies and of their jobs' folders, as resolvers that the configs use."""
+"""Resolvers that the configs use: values that depend on others, names of studies and of their jobs' folders."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -68,6 +68,18 @@ def _choices() -> list[str]:
     return [choices[group] for group in ("agent", "env", "experiments") if isinstance(choices.get(group), str)]
 
 
+def choose(key: Any, values: Mapping[str, Any], otherwise: Any) -> Any:
+    """The value that belongs to a key: ${choose:${env.game},{bigfish:32,plunder:8},1}."""
+    return values.get(str(key), otherwise)
+
+
+def above(value: float, limit: float) -> bool:
+    """Whether a number is greater: ${above:${algorithm.value_freq},1}."""
+    return value > limit
+
+
+OmegaConf.register_new_resolver("choose", choose, replace=True)
+OmegaConf.register_new_resolver("above", above, replace=True)
 OmegaConf.register_new_resolver("study_name", study_name, replace=True)
 OmegaConf.register_new_resolver("job_name", job_name, replace=True)
 OmegaConf.register_new_resolver("this_study", _study, replace=True)

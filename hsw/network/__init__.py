@@ -1,20 +1,28 @@
 """Encoders, action distributions and policies."""
 
 from hsw.network.actor_critic import ActorCritic, DecoupledActorCritic, Memory, Policy
-from hsw.network.encoder import MLP, DictEncoder, ImpalaResNet, MinAtarCNN, NatureCNN
+from hsw.network.convolution import ImpalaResNet, MinAtarCNN, NatureCNN, ProcgenResNet
+from hsw.network.distribution import Bernoulli, Categorical, DiagGaussian, Distribution, MultiCategorical
+from hsw.network.encoder import MLP, DictEncoder
 from hsw.network.recurrent import RecurrentActorCritic
 from hsw.network.soft_actor_critic import SoftActorCritic
 
 __all__ = [
     "MLP",
     "ActorCritic",
+    "Bernoulli",
+    "Categorical",
     "DecoupledActorCritic",
+    "DiagGaussian",
     "DictEncoder",
+    "Distribution",
     "ImpalaResNet",
     "Memory",
     "MinAtarCNN",
+    "MultiCategorical",
     "NatureCNN",
     "Policy",
+    "ProcgenResNet",
     "RecurrentActorCritic",
     "SoftActorCritic",
 ]

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from hsw.network.distribution import make_distribution
-from hsw.network.encoder import MLP, make_encoder, orthogonal
+from hsw.network.distribution import DistributionChoice, make_distribution
+from hsw.network.encoder import MLP, Encoder, describe_encoder, make_encoder, sees_image
+from hsw.network.layers import orthogonal
 from hsw.network.twin_mlp import TwinMLP
-from hsw.spaces import SpaceLike, read_space
-
-EncoderName = Literal["auto", "mlp", "dict", "minatar", "nature_cnn", "impala_resnet"]
+from hsw.spaces import SpaceLike, SpaceSpec, read_space
 
 
 class Memory(ABC):
@@ -55,10 +54,15 @@ class Policy(nn.Module, ABC):
         """Within this context the weights stay as they are, which a policy may use to act faster."""
         return nullcontext()
 
+    def encoder_names(self) -> dict[str, str]:
+        """Which network reads which part of an observation, "" if it has one only; empty if a policy does not tell."""
+        return {}
+
 
 class _TwoEncoders(Policy):
     """A policy whose heads read one encoder each, or the same one where value_encoder is None."""
 
+    observation_space: SpaceSpec
     encoder: Any
     value_encoder: Any
     policy_head: nn.Linear
@@ -73,6 +77,9 @@ class _TwoEncoders(Policy):
             yield
         finally:
             self._twin = None
+
+    def encoder_names(self) -> dict[str, str]:
+        return describe_encoder(self.encoder, self.observation_space)
 
     def _params_values_features(self, obs: Any) -> tuple[Tensor, Tensor, Tensor]:
         """The policy head's output, [B, params], the values, [B], and what the policy head read."""
@@ -90,7 +97,10 @@ class ActorCritic(_TwoEncoders):
         observation_space, action_space: In any form that read_space takes.
         encoder: A name in EncoderName, or a callable that takes the SpaceSpec and returns a module with out_dim.
         hidden_sizes, activation: Of the MLPs.
-        shared: One encoder for both heads; None shares it for images and for nothing else, as PPO's authors do.
+        shared: One encoder for both heads; None shares it for images and for nothing else, as PPO's authors do. Images
+            of other numbers than bytes count as such where encoder is auto.
+        distribution: Of the actions: a name in DistributionName, or a callable that takes the action space's SpaceSpec
+            and returns a Distribution.
     """
 
     extras = ("log_probs", "values")
@@ -99,16 +109,17 @@ class ActorCritic(_TwoEncoders):
         self,
         observation_space: SpaceLike,
         action_space: SpaceLike,
-        encoder: EncoderName | Callable[..., Any] = "auto",
+        encoder: Encoder = "auto",
         hidden_sizes: Sequence[int] = (64, 64),
         activation: Literal["tanh", "relu", "elu"] = "tanh",
         shared: bool | None = None,
+        distribution: DistributionChoice = "auto",
     ) -> None:
         super().__init__()
-        space = read_space(observation_space)
+        space = self.observation_space = read_space(observation_space)
         if shared is None:
-            shared = space.is_image
-        self.distribution = make_distribution(read_space(action_space))
+            shared = sees_image(space, encoder)
+        self.distribution = make_distribution(read_space(action_space), distribution)
         self.encoder = make_encoder(encoder, space, hidden_sizes, activation)
         self.value_encoder = None if shared else make_encoder(encoder, space, hidden_sizes, activation)
         self.policy_head = orthogonal(nn.Linear(self.encoder.out_dim, self.distribution.params_dim), 0.01)
@@ -144,13 +155,14 @@ class DecoupledActorCritic(_TwoEncoders):
         self,
         observation_space: SpaceLike,
         action_space: SpaceLike,
-        encoder: EncoderName | Callable[..., Any] = "auto",
+        encoder: Encoder = "auto",
         hidden_sizes: Sequence[int] = (64, 64),
         activation: Literal["tanh", "relu", "elu"] = "tanh",
+        distribution: DistributionChoice = "auto",
     ) -> None:
         super().__init__()
-        space = read_space(observation_space)
-        self.distribution = make_distribution(read_space(action_space))
+        space = self.observation_space = read_space(observation_space)
+        self.distribution = make_distribution(read_space(action_space), distribution)
         self.encoder = make_encoder(encoder, space, hidden_sizes, activation)
         self.policy_head = orthogonal(nn.Linear(self.encoder.out_dim, self.distribution.params_dim), 0.01)
         inputs = self.encoder.out_dim + self.distribution.action_dim
@@ -168,7 +180,9 @@ class DecoupledActorCritic(_TwoEncoders):
         return [*self.value_encoder.parameters(), *self.value_head.parameters()]
 
     def _advantages(self, features: Tensor, actions: Tensor) -> Tensor:
-        return self.advantage_head(torch.cat([features, self.distribution.features(actions)], -1)).squeeze(-1)
+        known = torch.cat([features, self.distribution.features(actions)], -1)
+        advantages: Tensor = self.advantage_head(known)
+        return advantages.squeeze(-1)
 
     def act(self, obs: Any, deterministic: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
         params, values, features = self._params_values_features(obs)
@@ -181,7 +195,8 @@ class DecoupledActorCritic(_TwoEncoders):
 
     def value(self, obs: Any) -> Tensor:
         """V(obs), [B], from the value network alone."""
-        return self.value_head(self.value_encoder(obs)).squeeze(-1)
+        values: Tensor = self.value_head(self.value_encoder(obs))
+        return values.squeeze(-1)
 
     def evaluate(self, obs: Any, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Log-probabilities of actions, entropies and advantage predictions under the current weights, [B] each."""

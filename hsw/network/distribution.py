@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from hsw.errors import ConfigError
 from hsw.spaces import SpaceSpec
+
+# What a policy takes: a name, or a callable that takes the action space's SpaceSpec and returns a Distribution.
+DistributionName = Literal["auto", "categorical", "multi_categorical", "bernoulli", "diag_gaussian"]
+DistributionChoice = DistributionName | Callable[..., Any]
 
 
 class Distribution(nn.Module, ABC):
@@ -87,17 +92,19 @@ class MultiCategorical(Distribution):
         self.params_dim = self.action_dim = sum(space.nvec)
 
     def sample(self, params: Tensor) -> Tensor:
-        race = [part.softmax(-1) / torch.empty_like(part).exponential_() for part in params.split(self.nvec, -1)]
+        race = [
+            part.softmax(-1) / torch.empty_like(part).exponential_() for part in params.split_with_sizes(self.nvec, -1)
+        ]
         return torch.stack([part.argmax(-1) for part in race], -1)
 
     def mode(self, params: Tensor) -> Tensor:
-        return torch.stack([part.argmax(-1) for part in params.split(self.nvec, -1)], -1)
+        return torch.stack([part.argmax(-1) for part in params.split_with_sizes(self.nvec, -1)], -1)
 
     def log_prob_and_entropy(self, params: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
-        parts = [part.log_softmax(-1) for part in params.split(self.nvec, -1)]
-        log_prob = sum(part.gather(-1, actions[:, i : i + 1]).squeeze(-1) for i, part in enumerate(parts))
-        entropy = sum(-(part.exp() * part).sum(-1) for part in parts)
-        return log_prob, entropy  # type: ignore[return-value]
+        parts = [part.log_softmax(-1) for part in params.split_with_sizes(self.nvec, -1)]
+        log_probs = [part.gather(-1, actions[:, i : i + 1]).squeeze(-1) for i, part in enumerate(parts)]
+        entropies = [-(part.exp() * part).sum(-1) for part in parts]
+        return sum(log_probs[1:], log_probs[0]), sum(entropies[1:], entropies[0])
 
     def features(self, actions: Tensor) -> Tensor:
         hot = [nn.functional.one_hot(actions[:, i], n) for i, n in enumerate(self.nvec)]
@@ -113,10 +120,10 @@ class Bernoulli(Distribution):
         self.params_dim = self.action_dim = math.prod(space.shape)
 
     def sample(self, params: Tensor) -> Tensor:
-        return params.sigmoid().bernoulli().to(torch.int8).unflatten(-1, self.shape)
+        return torch.unflatten(params.sigmoid().bernoulli().to(torch.int8), -1, self.shape)
 
     def mode(self, params: Tensor) -> Tensor:
-        return (params > 0).to(torch.int8).unflatten(-1, self.shape)
+        return torch.unflatten((params > 0).to(torch.int8), -1, self.shape)
 
     def log_prob(self, params: Tensor, actions: Tensor) -> Tensor:
         ones = actions.reshape(params.shape).to(params.dtype)
@@ -142,12 +149,17 @@ class DiagGaussian(Distribution):
         self.params_dim = self.action_dim = math.prod(space.shape)
         self.log_std = nn.Parameter(torch.zeros(self.params_dim))
 
+    @property
+    def std(self) -> Tensor:
+        """Of each action, [params_dim]."""
+        return self.log_std.detach().exp()
+
     def sample(self, params: Tensor) -> Tensor:
         noise = torch.randn_like(params)
-        return (params + noise * self.log_std.exp()).unflatten(-1, self.shape)
+        return torch.unflatten(params + noise * self.log_std.exp(), -1, self.shape)
 
     def mode(self, params: Tensor) -> Tensor:
-        return params.unflatten(-1, self.shape)
+        return torch.unflatten(params, -1, self.shape)
 
     def log_prob(self, params: Tensor, actions: Tensor) -> Tensor:
         z = (actions.reshape(params.shape) - params) * (-self.log_std).exp()
@@ -161,14 +173,36 @@ class DiagGaussian(Distribution):
         return actions.reshape(len(actions), -1)
 
 
-def make_distribution(space: SpaceSpec) -> Distribution:
-    """The distribution for an action space; its params_dim is the width of the policy head."""
-    kinds: dict[str, Any] = {
-        "Discrete": Categorical,
-        "MultiDiscrete": MultiCategorical,
-        "MultiBinary": Bernoulli,
-        "Box": DiagGaussian,
-    }
-    if space.type not in kinds:
-        raise ConfigError(f"{space.type} actions are not supported; supported are {', '.join(kinds)}")
-    return kinds[space.type](space)
+_KINDS: dict[str, tuple[str, Callable[[SpaceSpec], Distribution]]] = {
+    "Discrete": ("categorical", Categorical),
+    "MultiDiscrete": ("multi_categorical", MultiCategorical),
+    "MultiBinary": ("bernoulli", Bernoulli),
+    "Box": ("diag_gaussian", DiagGaussian),
+}
+_MEMBERS = ("params_dim", "action_dim", "sample", "mode", "log_prob", "log_prob_and_entropy", "choose", "features")
+
+
+def make_distribution(space: SpaceSpec, distribution: DistributionChoice = "auto") -> Distribution:
+    """The distribution for an action space; its params_dim is the width of the policy head.
+
+    Args:
+        space: Of the actions.
+        distribution: "auto" takes the one for the kind of space. A callable takes the space and returns a Distribution,
+            or a module with its members.
+
+    Raises:
+        ConfigError: If there is none, it does not take such actions, or it lacks a member.
+    """
+    if not isinstance(distribution, str):
+        made = distribution(space)
+        missing = [member for member in _MEMBERS if not hasattr(made, member)]
+        if missing:
+            raise ConfigError(f"{type(made).__name__} is no distribution of actions: it has no {', '.join(missing)}")
+        own: Distribution = made
+        return own
+    if space.type not in _KINDS:
+        raise ConfigError(f"{space.type} actions are not supported; supported are {', '.join(_KINDS)}")
+    name, kind = _KINDS[space.type]
+    if distribution not in ("auto", name):
+        raise ConfigError(f"distribution={distribution} does not take {space.type} actions; use auto or {name}")
+    return kind(space)

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from hsw.errors import ConfigError
+from hsw.network.convolution import ConvEncoder, ImpalaResNet, MinAtarCNN, NatureCNN, ProcgenResNet
+from hsw.network.layers import ACTIVATIONS, orthogonal
 from hsw.spaces import SpaceSpec
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "elu": nn.ELU}
-
-
-Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
-
-
-def orthogonal(layer: Layer, gain: float) -> Layer:
-    """Orthogonal weights and zero biases (Saxe et al. 2014). Returns the layer."""
-    nn.init.orthogonal_(layer.weight, gain)
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
-    return layer
+EncoderName = Literal["auto", "mlp", "dict", "minatar", "nature_cnn", "impala_resnet", "procgen_resnet", "auto_0_1"]
+# What a policy takes: a name, or a callable that takes the SpaceSpec and returns a module with out_dim.
+Encoder = EncoderName | Callable[..., Any]
+_CONVOLUTIONAL: dict[str, Callable[[SpaceSpec], ConvEncoder]] = {
+    "minatar": MinAtarCNN,
+    "nature_cnn": NatureCNN,
+    "impala_resnet": ImpalaResNet,
+    "procgen_resnet": ProcgenResNet,
+}
 
 
 class MLP(nn.Module):
@@ -45,7 +45,8 @@ class MLP(nn.Module):
         self.out_dim = sizes[-1]
 
     def forward(self, obs: Tensor) -> Tensor:
-        return self.layers(self.flatten(obs))
+        features: Tensor = self.layers(self.flatten(obs))
+        return features
 
 
 class Flatten(nn.Module):
@@ -72,114 +73,25 @@ class Flatten(nn.Module):
         return obs.flatten(1) if self.event_dims != 1 else obs
 
 
-class ImageInput(nn.Module):
-    """Pixels [B, C, H, W] or [B, H, W, C] as float [B, C, H, W] in channels_last memory.
+class DictEncoder(nn.Module):
+    """Encodes each part of a Dict observation by itself: images by a convolution, the vectors together by one MLP.
 
-    Convolutions on the CPU run about 1.5 times as fast in that order, and [B, H, W, C] is in it already.
+    Args:
+        space: A Dict.
+        hidden_sizes, activation: Of the MLP.
+        rule: Which parts are images: "auto" or "auto_0_1", see sees_image.
     """
 
-    def __init__(self, space: SpaceSpec) -> None:
+    def __init__(
+        self,
+        space: SpaceSpec,
+        hidden_sizes: Sequence[int] = (64, 64),
+        activation: str = "tanh",
+        rule: Encoder = "auto",
+    ) -> None:
         super().__init__()
-        if len(space.shape) != 3:
-            raise ValueError(f"a convolutional encoder needs images, not observations of shape {space.shape}")
-        self.channels_last = space.shape[-1] < space.shape[0]
-        self.channels = space.shape[-1] if self.channels_last else space.shape[0]
-        self.size = space.shape[:2] if self.channels_last else space.shape[1:]
-        self.scale = 1 / 255 if space.dtype == "uint8" else 1.0
-
-    def forward(self, obs: Tensor) -> Tensor:
-        obs = obs.permute(0, 3, 1, 2) if self.channels_last else obs
-        # Reordered while still bytes, a quarter of what it would move as floats.
-        return obs.contiguous(memory_format=torch.channels_last).float().mul_(self.scale)
-
-
-class ConvEncoder(nn.Module):
-    """A stack of convolutions and one linear layer."""
-
-    def __init__(self, space: SpaceSpec, layers: Callable[[int], nn.Sequential], out_dim: int, gain: float) -> None:
-        super().__init__()
-        self.input = ImageInput(space)
-        self.convs = layers(self.input.channels).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        with torch.no_grad():
-            try:
-                features = self.convs(torch.zeros(1, self.input.channels, *self.input.size)).numel()
-            except RuntimeError as error:
-                raise ValueError(f"images of shape {space.shape} are too small for {type(self).__name__}") from error
-        self.linear = orthogonal(nn.Linear(features, out_dim), gain)
-        self.out_dim = out_dim
-
-    def forward(self, obs: Tensor) -> Tensor:
-        return self.linear(self.convs(self.input(obs)).flatten(1)).relu()
-
-
-class NatureCNN(ConvEncoder):
-    """The network of Mnih et al. 2015 (doi:10.1038/nature14236), for 84x84 images."""
-
-    def __init__(self, space: SpaceSpec, out_dim: int = 512) -> None:
-        def layers(channels: int) -> nn.Sequential:
-            return nn.Sequential(
-                orthogonal(nn.Conv2d(channels, 32, 8, 4), 2**0.5),
-                nn.ReLU(),
-                orthogonal(nn.Conv2d(32, 64, 4, 2), 2**0.5),
-                nn.ReLU(),
-                orthogonal(nn.Conv2d(64, 64, 3, 1), 2**0.5),
-                nn.ReLU(),
-            )
-
-        super().__init__(space, layers, out_dim, 2**0.5)
-
-
-class MinAtarCNN(ConvEncoder):
-    """One 3x3 convolution with 16 channels, for 10x10 grids (Young & Tian 2019, arXiv:1903.03176)."""
-
-    def __init__(self, space: SpaceSpec, out_dim: int = 128) -> None:
-        def layers(channels: int) -> nn.Sequential:
-            return nn.Sequential(orthogonal(nn.Conv2d(channels, 16, 3), 2**0.5), nn.ReLU())
-
-        super().__init__(space, layers, out_dim, 2**0.5)
-
-
-class ImpalaResNet(ConvEncoder):
-    """IMPALA's residual network (Espeholt et al. 2018, arXiv:1802.01561): three blocks of 16, 32 and 32 channels."""
-
-    def __init__(self, space: SpaceSpec, out_dim: int = 256, channels: Sequence[int] = (16, 32, 32)) -> None:
-        def layers(in_channels: int) -> nn.Sequential:
-            sizes = [in_channels, *channels]
-            blocks = [_ImpalaBlock(fan_in, fan_out) for fan_in, fan_out in pairwise(sizes)]
-            return nn.Sequential(*blocks, nn.ReLU())
-
-        super().__init__(space, layers, out_dim, 2**0.5)
-
-
-class _ImpalaBlock(nn.Module):
-    def __init__(self, fan_in: int, fan_out: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(fan_in, fan_out, 3, padding=1)
-        self.pool = nn.MaxPool2d(3, 2, padding=1)
-        self.residuals = nn.ModuleList(
-            nn.Sequential(
-                nn.ReLU(),
-                nn.Conv2d(fan_out, fan_out, 3, padding=1),
-                nn.ReLU(),
-                nn.Conv2d(fan_out, fan_out, 3, padding=1),
-            )
-            for _ in range(2)
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.pool(self.conv(x))
-        for residual in self.residuals:
-            x = x + residual(x)
-        return x
-
-
-class DictEncoder(nn.Module):
-    """Encodes each part of a Dict observation by itself: images by a convolution, the vectors together by one MLP."""
-
-    def __init__(self, space: SpaceSpec, hidden_sizes: Sequence[int] = (64, 64), activation: str = "tanh") -> None:
-        super().__init__()
-        own = {key: part for key, part in space.spaces.items() if part.is_image or part.type == "Dict"}
-        self.parts = nn.ModuleDict({key: make_encoder("auto", own[key], hidden_sizes, activation) for key in own})
+        own = {key: part for key, part in space.spaces.items() if sees_image(part, rule) or part.type == "Dict"}
+        self.parts = nn.ModuleDict({key: make_encoder(rule, own[key], hidden_sizes, activation) for key in own})
         self.vectors = nn.ModuleDict({key: Flatten(part) for key, part in space.spaces.items() if key not in own})
         self.out_dim = sum(_width(encoder) for encoder in self.parts.values())
         if self.vectors:
@@ -195,33 +107,84 @@ class DictEncoder(nn.Module):
 
 
 def _width(encoder: Any) -> int:
-    return encoder.out_dim
+    width: int = encoder.out_dim
+    return width
 
 
-def make_encoder(encoder: Any, space: SpaceSpec, hidden_sizes: Sequence[int], activation: str) -> Any:
+def sees_image(space: SpaceSpec, encoder: Encoder) -> bool:
+    """Whether an encoder that looks at the space itself takes it for an image.
+
+    auto_0_1, the rule of hsw 0.1.0, knows three dimensions of bytes only; and so do the names that ask for one network.
+    """
+    return space.is_image or (encoder in ("auto", "dict") and space.image_layout is not None)
+
+
+def make_encoder(encoder: Encoder, space: SpaceSpec, hidden_sizes: Sequence[int], activation: str) -> Any:
     """An encoder by name, or by a callable that takes the SpaceSpec and returns a module with out_dim.
 
-    "auto" takes the MLP for vectors, the DictEncoder for dicts, and for images the network made for their size.
+    "auto" takes the DictEncoder for dicts, for images (SpaceSpec.image_layout) the network made for their size, and the
+    MLP for everything else. "auto_0_1" is what it was in hsw 0.1.0; run folders of that time mean it.
 
     Raises:
-        ValueError: If there is no encoder of that name, or it does not take such observations.
+        ConfigError: If there is no encoder of that name, or the callable's has no out_dim.
+        ValueError: If it does not take such observations.
     """
-    if callable(encoder):
-        return encoder(space)
-    if encoder == "auto":
+    if not isinstance(encoder, str):
+        made = encoder(space)
+        if not isinstance(getattr(made, "out_dim", None), int):
+            raise ConfigError(f"encoder {type(made).__name__} must say in out_dim how many features it gives")
+        return made
+    rule: Encoder = "auto_0_1" if encoder == "auto_0_1" else "auto"
+    if encoder == rule:
         encoder = "mlp"
         if space.type == "Dict":
             encoder = "dict"
-        elif space.is_image:
-            smallest = sorted(space.shape)[1]
+        elif sees_image(space, rule):
+            smallest = sorted((1, *space.shape)[-3:])[1]
             encoder = "minatar" if smallest < 36 else "nature_cnn" if smallest >= 84 else "impala_resnet"
     if (encoder == "dict") != (space.type == "Dict"):
-        raise ValueError(f"encoder={encoder} does not take {space.type} observations; use encoder=auto")
+        raise ConfigError(f"encoder={encoder} does not take {space.type} observations; use encoder=auto")
     if encoder == "mlp":
         return MLP(space, hidden_sizes, activation)
     if encoder == "dict":
-        return DictEncoder(space, hidden_sizes, activation)
-    convolutional = {"minatar": MinAtarCNN, "nature_cnn": NatureCNN, "impala_resnet": ImpalaResNet}
-    if encoder not in convolutional:
-        raise ValueError(f"there is no encoder {encoder}; use auto, mlp, dict, {', '.join(convolutional)}")
-    return convolutional[encoder](space)
+        return DictEncoder(space, hidden_sizes, activation, rule)
+    if encoder not in _CONVOLUTIONAL:
+        raise ConfigError(f"there is no encoder {encoder}; use auto, mlp, dict, {', '.join(_CONVOLUTIONAL)}")
+    return _CONVOLUTIONAL[encoder](space)
+
+
+def describe_encoder(encoder: Any, space: SpaceSpec) -> dict[str, str]:
+    """What reads which part of an observation: {"": "MLP 64-64 (4 float32)"}, or a part's name for each of a Dict."""
+    return dict(_described(encoder, space, ""))
+
+
+def _described(encoder: Any, space: SpaceSpec, name: str) -> Iterator[tuple[str, str]]:
+    if not isinstance(encoder, DictEncoder):
+        yield name, f"{_network(encoder)} ({_shown(space, encoder)})"
+        return
+    parts, mlp = dict(encoder.parts.items()), getattr(encoder, "mlp", None)
+    for key, part in space.spaces.items():
+        yield from _described(parts.get(key, mlp), part, f"{name}.{key}" if name else key)
+
+
+def _network(encoder: Any) -> str:
+    if isinstance(encoder, MLP):
+        sizes = [layer.out_features for layer in encoder.layers.children() if isinstance(layer, nn.Linear)]
+        return f"MLP {'-'.join(map(str, sizes))}".strip()
+    return type(encoder).__name__
+
+
+def describe_space(space: SpaceSpec) -> str:
+    """An observation in a few words: 84x84x4 uint8."""
+    if space.nvec:
+        return f"{'x'.join(map(str, space.nvec))} choices"
+    return f"{'x'.join(map(str, space.shape))} {space.dtype}".strip()
+
+
+def _shown(space: SpaceSpec, encoder: Any) -> str:
+    shape = describe_space(space)
+    if not isinstance(encoder, ConvEncoder):
+        return shape
+    layout, channels = encoder.input.layout, encoder.input.channels
+    order = "one channel" if channels == 1 else "channels last" if layout.endswith("C") else "channels first"
+    return f"{shape}, {order}" + (f", {space.shape[0]} frames" if layout.startswith("K") else "")

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from hsw.bounds import Range
-from hsw.network.actor_critic import EncoderName, Memory, Policy
-from hsw.network.distribution import make_distribution
-from hsw.network.encoder import make_encoder, orthogonal
+from hsw.network.actor_critic import Memory, Policy
+from hsw.network.distribution import DistributionChoice, make_distribution
+from hsw.network.encoder import Encoder, describe_encoder, make_encoder
+from hsw.network.layers import orthogonal
 from hsw.spaces import SpaceLike, leaves, read_space, tree_map
 
 
@@ -49,6 +50,7 @@ class RecurrentActorCritic(Policy):
         hidden_sizes, activation: Of an MLP encoder.
         lstm_size: Width of an LSTM between encoder and heads; 0 has none.
         last_action_reward: The last action, one-hot, and the last reward, clipped to ±1, are inputs too.
+        distribution: As in ActorCritic.
     """
 
     extras = ("log_probs",)
@@ -57,22 +59,26 @@ class RecurrentActorCritic(Policy):
         self,
         observation_space: SpaceLike,
         action_space: SpaceLike,
-        encoder: EncoderName | Callable[..., Any] = "auto",
+        encoder: Encoder = "auto",
         hidden_sizes: Sequence[int] = (64, 64),
         activation: Literal["tanh", "relu", "elu"] = "tanh",
         lstm_size: Annotated[int, Range(0)] = 0,
         last_action_reward: bool = True,
+        distribution: DistributionChoice = "auto",
     ) -> None:
         super().__init__()
-        self.action_space = read_space(action_space)
-        self.distribution = make_distribution(self.action_space)
-        self.encoder = make_encoder(encoder, read_space(observation_space), hidden_sizes, activation)
+        self.observation_space, self.action_space = read_space(observation_space), read_space(action_space)
+        self.distribution = make_distribution(self.action_space, distribution)
+        self.encoder = make_encoder(encoder, self.observation_space, hidden_sizes, activation)
         self.last_action_reward = last_action_reward
         width = self.encoder.out_dim + (self.distribution.action_dim + 1 if last_action_reward else 0)
         self.lstm = nn.LSTM(width, lstm_size) if lstm_size else None
         width = lstm_size or width
         self.policy_head = orthogonal(nn.Linear(width, self.distribution.params_dim), 0.01)
         self.value_head = orthogonal(nn.Linear(width, 1), 1.0)
+
+    def encoder_names(self) -> dict[str, str]:
+        return describe_encoder(self.encoder, self.observation_space)
 
     def initial_memory(self, num_envs: int) -> RecurrentMemory:
         device = self.value_head.weight.device
@@ -114,7 +120,7 @@ class RecurrentActorCritic(Policy):
         num_steps, num_envs = starts.shape
         flat_obs = tree_map(lambda part: part.flatten(0, 1), obs)
         flat = flat_obs, last_actions.flatten(0, 1), last_rewards.flatten(), starts.flatten()
-        x = self._inputs(*flat).unflatten(0, (num_steps, num_envs))
+        x = torch.unflatten(self._inputs(*flat), 0, (num_steps, num_envs))
         if self.lstm is not None:
             rows = []
             for t in range(num_steps):  # nothing flows across a reset
@@ -124,7 +130,7 @@ class RecurrentActorCritic(Policy):
         return self.policy_head(x), self.value_head(x).squeeze(-1)
 
     def _inputs(self, obs: Any, last_actions: Tensor, last_rewards: Tensor, starts: Tensor) -> Tensor:
-        features = self.encoder(obs)
+        features: Tensor = self.encoder(obs)
         if not self.last_action_reward:
             return features
         actions = self.distribution.features(last_actions) * ~starts.unsqueeze(-1)

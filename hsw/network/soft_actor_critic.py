@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from hsw.errors import ConfigError
-from hsw.network.actor_critic import EncoderName, Policy
-from hsw.network.encoder import ACTIVATIONS, make_encoder
+from hsw.network.actor_critic import Policy
+from hsw.network.encoder import Encoder, describe_encoder, make_encoder
+from hsw.network.layers import ACTIVATIONS
 from hsw.network.vector_input import VectorInput
 from hsw.spaces import SpaceLike, SpaceSpec, read_space
 
@@ -23,14 +24,16 @@ class SoftActorCritic(Policy):
     """SAC's networks (Haarnoja et al. 2018, arXiv:1812.05905).
 
     Networks reckon with actions in [-1, 1]; act and the environment with those of the space, dimension by dimension.
-    Vectors, and dicts of them, go straight into the networks; images through an encoder that each network has for
-    itself.
+    Vectors, and dicts of them, go straight into the networks; images, and what an encoder of one's own is given for,
+    through an encoder that each network has for itself.
 
     Args:
         observation_space, action_space: In any form that read_space takes; actions are a Box with finite bounds.
-        encoder: Of images: a name in EncoderName, or a callable that takes the SpaceSpec.
+        encoder: A name in EncoderName, or a callable that takes the SpaceSpec and returns a module with out_dim; auto,
+            mlp and dict leave vectors to the networks.
         hidden_sizes, activation: Of each network.
         normalize_obs: Normalise vectors by the running mean and standard deviation of what was collected.
+        distribution: "auto", the squashed Gaussian: the losses differentiate through its samples.
 
     Raises:
         ConfigError: If actions are not continuous and bounded.
@@ -44,13 +47,17 @@ class SoftActorCritic(Policy):
         self,
         observation_space: SpaceLike,
         action_space: SpaceLike,
-        encoder: EncoderName | Callable[..., Any] = "auto",
+        encoder: Encoder = "auto",
         hidden_sizes: Sequence[int] = (256, 256),
         activation: Literal["tanh", "relu", "elu"] = "relu",
         normalize_obs: bool = False,
+        distribution: Literal["auto"] = "auto",
     ) -> None:
         super().__init__()
+        if distribution != "auto":
+            raise ConfigError("SAC's losses are those of a squashed Gaussian; leave distribution=auto")
         space, actions = read_space(observation_space), read_space(action_space)
+        self.observation_space, self.hidden_sizes = space, tuple(hidden_sizes)
         if not actions.is_bounded:
             raise ConfigError(
                 f"SAC needs continuous actions between finite bounds, and these are {actions.type} in "
@@ -60,7 +67,7 @@ class SoftActorCritic(Policy):
         self.action_shape, self.action_dim = actions.shape, math.prod(actions.shape)
         self.register_buffer("center", ((high + low) / 2).flatten().float(), persistent=False)
         self.register_buffer("radius", ((high - low) / 2).flatten().float(), persistent=False)
-        self.inputs = VectorInput(space, normalize_obs) if VectorInput.fits(space) else None
+        self.inputs = VectorInput(space, normalize_obs) if VectorInput.fits(space, encoder) else None
         if self.inputs is None and normalize_obs:
             raise ConfigError("normalize_obs needs observations that are vectors of numbers, or dicts of them")
 
@@ -70,6 +77,11 @@ class SoftActorCritic(Policy):
         self.actor = network(0, 2 * self.action_dim)
         self.critics = nn.ModuleList(network(self.action_dim, 1) for _ in range(2))
         self.target_critics = copy.deepcopy(self.critics).requires_grad_(False)
+
+    def encoder_names(self) -> dict[str, str]:
+        if self.inputs is None:
+            return describe_encoder(self.actor.encoder, self.observation_space)
+        return self.inputs.names("-".join(map(str, self.hidden_sizes)))
 
     def observe(self, obs: Any) -> None:
         if self.inputs is not None:
@@ -115,7 +127,7 @@ class SoftActorCritic(Policy):
         return (actions.flatten(1) - self.center) / self.radius
 
     def _to_env(self, actions: Tensor) -> Tensor:
-        return (actions * self.radius + self.center).unflatten(-1, self.action_shape)
+        return torch.unflatten(actions * self.radius + self.center, -1, self.action_shape)
 
     def _params(self, x: Any) -> tuple[Tensor, Tensor]:
         mean, log_std = self.actor(x).chunk(2, -1)
@@ -167,4 +179,5 @@ class _Network(nn.Module):
     def forward(self, x: Any, actions: Tensor | None = None) -> Tensor:
         if self.encoder is not None:
             x = self.encoder(x)
-        return self.layers(x if actions is None else torch.cat([x, actions], -1))
+        out: Tensor = self.layers(x if actions is None else torch.cat([x, actions], -1))
+        return out

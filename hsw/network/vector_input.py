@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from hsw.moments import merge
-from hsw.network.encoder import Flatten
+from hsw.network.encoder import Encoder, Flatten, describe_space, sees_image
 from hsw.spaces import SpaceSpec, leaves
 
 
@@ -30,7 +31,8 @@ class VectorInput(nn.Module):
 
     def __init__(self, space: SpaceSpec, normalize: bool = False) -> None:
         super().__init__()
-        parts = [Flatten(part) for part in _vectors(space)]
+        self.spaces = dict(_named(space))
+        parts = [Flatten(part) for part in self.spaces.values()]
         self.parts = nn.ModuleList(parts)
         self.out_dim = sum(part.out_dim for part in parts)
         self.normalize = normalize
@@ -40,9 +42,14 @@ class VectorInput(nn.Module):
             self.register_buffer("count", torch.zeros((), dtype=torch.float64))
 
     @classmethod
-    def fits(cls, space: SpaceSpec) -> bool:
-        """Whether the space has no images in it."""
-        return not any(part.is_image for part in _vectors(space))
+    def fits(cls, space: SpaceSpec, encoder: Encoder) -> bool:
+        """Whether the space has no images in it, and no network of its own is asked for."""
+        general = isinstance(encoder, str) and encoder in ("auto", "auto_0_1", "mlp", "dict")
+        return general and not any(sees_image(part, encoder) for part in _vectors(space))
+
+    def names(self, sizes: str) -> dict[str, str]:
+        """Each part, and that it goes into the networks as it is."""
+        return {name: f"MLP {sizes} ({describe_space(part)})" for name, part in self.spaces.items()}
 
     def observe(self, obs: Any) -> None:
         """Merge observations, [K, *shape] or a dict of them, into the statistics."""
@@ -67,6 +74,13 @@ class VectorInput(nn.Module):
 
 
 def _vectors(space: SpaceSpec) -> list[SpaceSpec]:
+    return list(dict(_named(space)).values())
+
+
+def _named(space: SpaceSpec, name: str = "") -> Iterator[tuple[str, SpaceSpec]]:
+    """The parts of a space by their dotted names, in the order of the keys; "" for one without parts."""
     if space.type != "Dict":
-        return [space]
-    return [vector for key in sorted(space.spaces) for vector in _vectors(space.spaces[key])]
+        yield name, space
+        return
+    for key in sorted(space.spaces):
+        yield from _named(space.spaces[key], f"{name}.{key}" if name else key)

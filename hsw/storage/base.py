@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hsw.device import resolve_device
+from hsw.device import device_of, resolve_device
 from hsw.spaces import tree_map
 
 
@@ -57,9 +57,16 @@ class Storage(ABC):
     size_name = "num_steps"
 
     def bind(self, actor: Any, algorithm: Any) -> Storage:
-        """Attach the policy and the algorithm. Returns self."""
+        """Attach the policy and the algorithm, and go to the device where the policy is. Returns self."""
         self.actor, self.algorithm = actor, algorithm
+        device = device_of(actor)
+        if device not in (None, self.device):
+            self.to(device)
         return self
+
+    def to(self, device: torch.device | str) -> None:
+        """Hand out batches there from now on; a storage that keeps its rows there takes them along."""
+        self.device = resolve_device(device)
 
     def attach(self, env: Any) -> None:
         """Take from the environment the functions that the storage needs; most need none."""

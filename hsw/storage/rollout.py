@@ -82,6 +82,19 @@ class RolloutStorage(Storage):
         names = [name for name in inspect.signature(cls.add).parameters if name not in ("self", "valid")]
         return tuple(names[names.index("next_obs") + 1 :])
 
+    def to(self, device: torch.device | str) -> None:
+        if self.obs is None:
+            super().to(device)
+            return
+        stored, ready = self.get_all_buffer_data(), self.ready
+        computed = (self.values[-1], self.advantages, self.returns)
+        super().to(device)
+        self.obs = None
+        self.insert_data_slice(stored)
+        for own, new in zip((self.values[-1], self.advantages, self.returns), computed, strict=True):
+            own.copy_(new)
+        self.ready = ready
+
     @property
     def full(self) -> bool:
         return self.step == self.num_steps

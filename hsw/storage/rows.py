@@ -49,5 +49,5 @@ class RowWriter:
         if not self._on_cpu:
             return torch.as_tensor(values, device=self.device)
         if isinstance(values, Tensor):
-            return values.detach().cpu().numpy() if values.requires_grad or values.is_cuda else values.numpy()
+            return values.numpy() if values.is_cpu and not values.requires_grad else values.detach().cpu().numpy()
         return np.asarray(values)

@@ -34,14 +34,19 @@ def agent(name: str = "Bandit", kind: Any = PPO, seed: int = 1, backend: str = "
 
 
 def replay_agent(
-    name: str = "Aim", storage_type: Any = ReplayStorage, seed: int = 1, num_envs: int = 3, **kwargs: Any
+    name: str = "Aim",
+    storage_type: Any = ReplayStorage,
+    seed: int = 1,
+    num_envs: int = 3,
+    kind: Any = SAC,
+    **kwargs: Any,
 ) -> OffPolicyAgent:
     """kwargs: env, network, algorithm and storage hold their options; the rest is the agent's."""
     seed_everything(seed)
     options = {part: kwargs.pop(part, {}) for part in ("env", "network", "algorithm", "storage")}
     env = make(name, num_envs, **{"seed": seed, **options["env"]})
     policy = SoftActorCritic(env.observation_space, env.action_space, **{"hidden_sizes": (8,), **options["network"]})
-    algorithm = SAC(policy, **{"lr": 1e-2, **options["algorithm"]})
+    algorithm = kind(policy, **{"lr": 1e-2, **options["algorithm"]})
     sizes = {"storage_size": 600, "num_envs": num_envs, "batch_size": 16, **options["storage"]}
     storage = storage_type(env.observation_space, env.action_space, **sizes)
     parts = {"policy": policy, "algorithm": algorithm, "storage": storage}

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hsw.algorithm import DAAC, PPO
-from hsw.errors import NonFiniteError
+from hsw.errors import ConfigError, NonFiniteError
 from tests.algorithm.naive import collected, weights
 from tests.helpers import equal
 
@@ -85,6 +85,35 @@ def test_a_restored_algorithm_continues_bit_for_bit(kind, updates):
     other.policy.load_state_dict(one.policy.state_dict())
     other.load_state_dict(copy.deepcopy(one.state_dict()))
     assert other.num_updates == updates
+    infos = [algorithm.update(copy.deepcopy(storage)) for algorithm in (one, other)]
+    assert infos[0] == infos[1]
+    assert equal(weights(one.policy.parameters()), weights(other.policy.parameters()))
+
+
+def test_optimisers_that_share_a_parameter_are_refused():
+    algorithm, _ = collected(DAAC)
+    shared = algorithm.parameters["policy"][0]
+    algorithm.parameters["value"].append(shared)
+    algorithm.make_optimizer("policy")
+    with pytest.raises(ConfigError, match="'policy' and 'value' share a parameter"):
+        algorithm.make_optimizer("value")
+
+
+def test_a_parameter_that_is_given_twice_is_trained_once():
+    one, storage = collected(PPO, **SMALL)
+    other = copy.deepcopy(one)
+    other.parameters = [*other.parameters, other.parameters[0]]
+    one.update(copy.deepcopy(storage))
+    other.update(copy.deepcopy(storage))
+    assert equal(weights(one.policy.parameters()), weights(other.policy.parameters()))
+
+
+# A copy's parameters are no views of its optimiser's: they would stand still.
+@algorithms
+def test_a_copy_made_between_two_updates_goes_on_as_the_original(kind):
+    one, storage = collected(kind, **SMALL)
+    one.update(copy.deepcopy(storage))
+    other = copy.deepcopy(one)
     infos = [algorithm.update(copy.deepcopy(storage)) for algorithm in (one, other)]
     assert infos[0] == infos[1]
     assert equal(weights(one.policy.parameters()), weights(other.policy.parameters()))

@@ -190,3 +190,40 @@ def test_nan_is_named_and_changes_nothing():
     with pytest.raises(NonFiniteError, match="IMPALA"):
         algorithm.update(One(batch))
     assert all(torch.equal(before[key], value) for key, value in algorithm.policy.state_dict().items())
+
+
+@pytest.mark.parametrize("kind", SPACES)
+def test_an_update_tells_of_its_valid_rows(kind):
+    algorithm, batch = make(kind, entropy_coef=0.1), batch_of(kind)
+    with torch.no_grad():
+        inputs = batch.obs, batch.last_actions, batch.last_rewards, batch.starts
+        values = algorithm.policy.unroll(*inputs, batch.init_actor_states)[1]
+    rows = [float(values[t, b]) for t in range(T) for b in range(B) if batch.valid[t, b]]
+    info = algorithm.update(One(batch))
+    assert info["value"] == pytest.approx(sum(rows) / len(rows), rel=1e-4)
+    assert info["loss"] == pytest.approx(info["policy_loss"] + 0.5 * info["value_loss"] - 0.1 * info["entropy"])
+    # Half the squared error of targets around values is what is left unexplained, but for a constant.
+    assert info["explained_variance"] <= 1
+    assert ("std" in info) == (kind == "box")
+
+
+def test_values_that_are_their_targets_explain_them():
+    algorithm, batch = make(discount=0.0, rho_bar=1e6), batch_of()
+    batch["log_probs"] = torch.full_like(batch.log_probs, -50.0)  # every ratio counts, so the target is the reward
+    batch["rewards"] = batch.rewards.clamp(-1, 1)
+    with torch.no_grad():
+        algorithm.policy.encoder = Rewards(batch)
+        algorithm.policy.value_head.weight.zero_()[0, 0] = 1.0
+        algorithm.policy.value_head.bias.zero_()
+    assert algorithm.update(One(batch))["explained_variance"] == pytest.approx(1.0, abs=1e-4)
+
+
+class Rewards(torch.nn.Module):
+    """An encoder that knows what a batch's steps will bring."""
+
+    def __init__(self, batch):
+        super().__init__()
+        self.rows = torch.nn.functional.pad(batch.rewards.flatten().unsqueeze(1), (0, 7))
+
+    def forward(self, obs):
+        return self.rows

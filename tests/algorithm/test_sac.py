@@ -123,6 +123,9 @@ def test_gradients_are_those_of_the_papers_losses():
     assert info["actor_loss"] == pytest.approx(float(actor_loss), rel=1e-4)
     assert info["entropy"] == pytest.approx(entropy, rel=1e-4)
     assert info["alpha"] == pytest.approx(0.3)
+    assert info["alpha_loss"] == pytest.approx(math.log(0.3) * (entropy + 2), rel=1e-4)
+    for name, loss, module in (("critic", critic_loss, policy.critics), ("actor", actor_loss, policy.actor)):
+        assert info[f"{name}_grad_norm"] == pytest.approx(float(gradients(loss, module).norm()), rel=1e-3)
     torch.testing.assert_close(seen["critics"], gradients(critic_loss, policy.critics), rtol=1e-3, atol=1e-5)
     torch.testing.assert_close(seen["actor"], gradients(actor_loss, policy.actor), rtol=1e-3, atol=1e-5)
     # d/d log_alpha of log_alpha * (entropy - target), with the target minus the number of action dimensions.
