@@ -67,9 +67,8 @@ def build_agent(config: DictConfig, run: Run, state: dict[str, Any] | None = Non
         if not isinstance(storage, Storage):  # a create_factory
             storage = storage(config.device, policy, algorithm)
         eval_env: Callable[[], VectorEnv] = lambda: build_env(config, training=False)
-        agent = build(
-            config.agent, env=env, eval_env=eval_env, policy=policy, algorithm=algorithm, storage=storage, run=run
-        )
+        parts: dict[str, Any] = {"policy": policy, "algorithm": algorithm, "storage": storage, **build_extras(config)}
+        agent = build(config.agent, env=env, eval_env=eval_env, run=run, **parts)
         agent.num_train_steps = config.num_train_steps
         if state:
             agent.load_state_dict(state)
@@ -83,6 +82,16 @@ def _comparable(key: str, space: Any) -> SpaceSpec:
     """A space as policies see it: an older run's config may have the dtype of the environment's own actions."""
     spec = read_space(space)
     return policy_space(spec) if key == "action_space" else spec
+
+
+def build_extras(config: DictConfig) -> dict[str, Any]:
+    """What every loop takes beside its parts; a config of hsw 0.1 has none of it."""
+    callbacks = config.get("callbacks") or {}
+    extras: dict[str, Any] = {"callbacks": {name: build(node) for name, node in callbacks.items()}}
+    for key in ("augmentation", "intrinsic_reward"):
+        if config.get(key) is not None:  # agent.intrinsic_reward counts where the root has none
+            extras[key] = build(config[key])
+    return extras
 
 
 def build(node: DictConfig, convert: str = "none", /, **objects: Any) -> Any:

@@ -51,3 +51,9 @@ class RowWriter:
         if isinstance(values, Tensor):
             return values.detach().cpu().numpy() if values.requires_grad or values.is_cuda else values.numpy()
         return np.asarray(values)
+
+
+def share(tensor: Tensor) -> Tensor:
+    """The same tensor, in memory that other processes see too."""
+    shared: Tensor = tensor.share_memory_()  # type: ignore[no-untyped-call]
+    return shared
