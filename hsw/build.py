@@ -16,7 +16,6 @@ from hsw.errors import ConfigError
 from hsw.run.services import Run
 from hsw.seeding import ENV, EVAL_ENV, derive_seed, seed_everything
 from hsw.spaces import SpaceSpec, policy_space, read_space, space_config
-from hsw.storage import Storage
 
 
 def build_env(config: DictConfig, training: bool = True, **changes: Any) -> VectorEnv:
@@ -55,12 +54,11 @@ def build_agent(config: DictConfig, run: Run, state: dict[str, Any] | None = Non
         policy = build(config.network)
         algorithm = build(config.algorithm, policy=policy)
         storage = build(config.storage)
-        if not isinstance(storage, Storage):  # a create_factory
+        if not hasattr(storage, "generate_batches"):  # a create_factory
             storage = storage(config.device, policy, algorithm)
         eval_env: Callable[[], VectorEnv] = lambda: build_env(config, training=False)
-        agent = build(
-            config.agent, env=env, eval_env=eval_env, policy=policy, algorithm=algorithm, storage=storage, run=run
-        )
+        parts: dict[str, Any] = {"policy": policy, "algorithm": algorithm, "storage": storage, **build_extras(config)}
+        agent = build(config.agent, env=env, eval_env=eval_env, run=run, **parts)
         agent.num_train_steps = config.num_train_steps
         if state:
             agent.load_state_dict(state)
@@ -74,6 +72,16 @@ def _comparable(key: str, space: Any) -> SpaceSpec:
     """A space as policies see it: an older run's config may have the dtype of the environment's own actions."""
     spec = read_space(space)
     return policy_space(spec) if key == "action_space" else spec
+
+
+def build_extras(config: DictConfig) -> dict[str, Any]:
+    """What every loop takes beside its parts; a config of hsw 0.1 has none of it."""
+    callbacks = config.get("callbacks") or {}
+    extras: dict[str, Any] = {"callbacks": {name: build(node) for name, node in callbacks.items()}}
+    for key in ("augmentation", "intrinsic_reward"):
+        if config.get(key) is not None:  # agent.intrinsic_reward counts where the root has none
+            extras[key] = build(config[key])
+    return extras
 
 
 # Targets that are given something when the part is made that they belong to: the space, or the environment to wrap.

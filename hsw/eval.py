@@ -43,8 +43,8 @@ def evaluate_run(
     """
     import torch
 
-    from hsw.agent.base import load_policy
     from hsw.agent.evaluation import evaluate
+    from hsw.agent.weights import load_policy
     from hsw.build import build, build_env
     from hsw.config.resolved import check, load_config
     from hsw.config.targets import check_env_modules

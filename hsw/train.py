@@ -174,7 +174,13 @@ def open_run(config: DictConfig, folder: RunFolder, resume: bool) -> Iterator[An
 
     torch.set_num_threads(config.threads)
     logger = hydra.utils.instantiate(config.logger)
-    run = Run(folder, logger, checkpoint_interval=config.checkpoint_interval, quiet=config.quiet)
+    run = Run(
+        folder,
+        logger,
+        checkpoint_interval=config.checkpoint_interval,
+        quiet=config.quiet,
+        checkpoint_keep=config.get("checkpoint_keep", 2),
+    )
     agent = build_agent(config, run, run.load() if resume else None)
     try:
         saved: Any = OmegaConf.to_container(config, resolve=True)

@@ -213,8 +213,7 @@ def newest(folder: Path) -> dict[str, Any]:
 
 def without_times(folder: Path) -> list[dict[str, Any]]:
     """The metrics of a run, without those that differ from run to run."""
-    drop = ("time", "speed/steps_per_second")
-    return [{key: value for key, value in row.items() if key not in drop} for row in rows(folder)]
+    return [{k: v for k, v in row.items() if k != "time" and not k.startswith("speed/")} for row in rows(folder)]
 
 
 def contents(log: AppendLog) -> dict[str, Any]:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
+import time
 
-from meter import Done, LearnerMeter, emit, one_thread
+from meter import LearnerMeter, emit, one_thread
 
 from hsw.agent import DistributedAgent
-from hsw.agent.actor import WAITING
 from hsw.algorithm import IMPALA
 from hsw.env import make_atari, make_env
 from hsw.network import RecurrentActorCritic
+from hsw.run.callback import Callback
 from hsw.seeding import seed_everything
 from hsw.storage import DistributedStorage
 
@@ -21,6 +21,37 @@ parser.add_argument("--backend", default="sync")
 parser.add_argument("--num-envs", type=int, default=16, help="of each actor")
 parser.add_argument("--cycles", type=int, default=10, help="seconds to measure")
 args = parser.parse_args()
+
+
+class Watch(Callback):
+    """Meters the learner, and how long it and the actors wait, until enough was measured."""
+
+    def __init__(self) -> None:
+        self.meter = LearnerMeter(args.cycles)
+        self.last = time.perf_counter()
+        self.waits: list[tuple[float, float, float]] = []  # seconds of an iteration, of them the learner's, the actors'
+        self.lags: list[float] = []
+
+    def on_iteration_end(self, agent: DistributedAgent, metrics: dict[str, float]) -> None:
+        seconds, self.last = time.perf_counter() - self.last, time.perf_counter()
+        if self.meter.marks:
+            shares = metrics["speed/learner_idle"], metrics["speed/actors_idle"]
+            self.waits.append((seconds, *(seconds * share for share in shares)))
+            self.lags.append(metrics["learn/policy_lag"])
+        if self.meter.learnt(agent.step):
+            agent.request_stop("measured")
+
+    @property
+    def figures(self) -> dict[str, float]:
+        seconds, learner, actors = map(sum, zip(*self.waits, strict=True))
+        lag = sum(self.lags) / len(self.lags)
+        return {
+            **self.meter.figures,
+            "learner_idle": learner / seconds,
+            "actors_idle": actors / seconds,
+            "policy_lag": lag,
+        }
+
 
 one_thread()
 seed_everything(1)
@@ -39,34 +70,8 @@ agent = DistributedAgent(
     policy=policy,
     algorithm=IMPALA(policy, lr=1e-4, lr_schedule="constant", optimizer="adam", eps=1e-5, reduction="mean"),
     storage=DistributedStorage(*spaces, num_steps=num_steps, num_storages=num_storages, batch_size=batch_size),
-    log_interval=10**9,
+    log_interval=batch_size * num_steps,  # each update or two
+    callbacks=[watch := Watch()],
 )
-meter = LearnerMeter(args.cycles)
-learn = agent._learn
-idle: list[tuple[float, float]] = []  # seconds in which the learner, and the actors together, had waited at each mark
-lags: list[float] = []
-
-
-def metered() -> dict[str, float]:
-    lag = agent._sums["policy_lag"]
-    info = learn()
-    lags.append(agent._sums["policy_lag"] - lag)
-    done = meter.learnt(agent.step)
-    if len(meter.marks) > len(idle):
-        idle.append((agent._waited, float(agent._actor.stats[:, WAITING].sum())))
-    if done:
-        raise Done
-    return info
-
-
-agent._learn = metered
-with contextlib.suppress(Done):
-    agent.train(10**9)
-learner, actors = (last - first for first, last in zip(*idle, strict=True))
-seconds = meter.figures["seconds"]
-emit(
-    **meter.figures,
-    learner_idle=learner / seconds,
-    actors_idle=actors / (seconds * num_actors),
-    policy_lag=sum(lags) / len(lags),
-)
+agent.train(10**9)
+emit(**watch.figures)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+from typing import Any
 
 import torch
-from meter import emit, one_thread
+from meter import Done, emit, one_thread
 
 from hsw.agent import OnPolicyAgent
 from hsw.algorithm import DAAC
@@ -28,7 +30,16 @@ one_thread()
 env = make_procgen("coinrun", num_envs=args.num_envs)
 spaces = env.observation_space, env.action_space
 policy = DecoupledActorCritic(*spaces)
-storage = DecoupledRolloutStorage(*spaces, num_steps=args.num_steps, num_envs=args.num_envs)
+
+
+class Storage(DecoupledRolloutStorage):
+    """Ends the run when the rollout is full."""
+
+    def before_gradients(self, actor: Any, algo: Any, *rest: Any) -> None:
+        raise Done
+
+
+storage = Storage(*spaces, num_steps=args.num_steps, num_envs=args.num_envs)
 agent = OnPolicyAgent(env, policy=policy, algorithm=DAAC(policy), storage=storage)
 agent.obs = env.reset()
 for _ in range(3):  # what acting and stepping allocate once, without a rollout
@@ -36,7 +47,8 @@ for _ in range(3):  # what acting and stepping allocate once, without a rollout
         actions, _ = policy.act(torch.from_numpy(agent.obs))
     agent.obs = env.step(actions.numpy()).obs
 before = resident()
-agent._collect()
+with contextlib.suppress(Done):
+    agent.train(10**9)
 grown = resident() - before
 tensors = [value for value in vars(storage).values() if isinstance(value, torch.Tensor)]
 held = sum(tensor.numel() * tensor.element_size() for tensor in tensors)

@@ -7,16 +7,16 @@ import contextlib
 import sys
 import tempfile
 import time
-from typing import Any
 
 from meter import Done, Timed, emit
 
 import hsw.train
-from hsw.agent import Agent, OnPolicyAgent
+from hsw.agent import Agent
+from hsw.run.callback import Callback
 from hsw.run.progress import Progress
 from hsw.run.services import Run
 
-SERVICES = ((Run, "log"), (Run, "save"), (Progress, "update"), (Agent, "state_dict"), (Agent, "_check_stop"))
+SERVICES = ((Run, "log"), (Run, "save"), (Progress, "update"), (Agent, "state_dict"), (Agent, "check_stop"))
 WARM_UP = 5
 
 parser = argparse.ArgumentParser()
@@ -34,21 +34,22 @@ def timed(owner: type, name: str) -> Timed:
 timers = {f"{owner.__name__}.{name}": timed(owner, name) for owner, name in SERVICES}
 begins: list[float] = []
 before: dict[str, int] = {}
-collect = OnPolicyAgent._collect
 
 
-def counted(self: Any) -> None:
-    begins.append(time.perf_counter())
-    if len(begins) == WARM_UP:
-        before.update({name: len(timer.seconds) for name, timer in timers.items()})
-    if len(begins) == WARM_UP + args.cycles:
-        raise Done
-    collect(self)
+class Cycles(Callback):
+    """Notes when each iteration ends, and ends the run after enough of them."""
+
+    def on_iteration_end(self, agent: Agent, metrics: dict[str, float]) -> None:
+        begins.append(time.perf_counter())
+        if len(begins) == WARM_UP:
+            before.update({name: len(timer.seconds) for name, timer in timers.items()})
+        if len(begins) == WARM_UP + args.cycles:
+            raise Done
 
 
-OnPolicyAgent._collect = counted  # type: ignore[method-assign]
 with tempfile.TemporaryDirectory() as folder, contextlib.suppress(Done):
-    sys.argv = ["hsw.train", "agent=ppo", "num_train_steps=1000000000", f"hydra.run.dir={folder}"]
+    counting = ("+callbacks.cycles._target_=__main__.Cycles", "allow=[__main__]")
+    sys.argv = ["hsw.train", "agent=ppo", "num_train_steps=1000000000", *counting, f"hydra.run.dir={folder}"]
     hsw.train.main()
 total = begins[-1] - begins[WARM_UP - 1]
 shares = {name: sum(timer.seconds[before[name] :]) / total for name, timer in timers.items()}

@@ -19,15 +19,15 @@ from typing import Any
 import cloudpickle
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from hsw.agent.protocols import ActingPolicy, ActorMemory, ActorPolicy, Weighted
 from hsw.env import VectorEnv
 from hsw.env.episode import become_worker
 from hsw.errors import ConfigError, HswError, NonFiniteError
-from hsw.network import Policy
 from hsw.seeding import ACTOR, ENV, derive_seed, seed_everything
 from hsw.spaces import tree_map
-from hsw.storage import DistributedStorage
+from hsw.storage.rows import share
 
 log = logging.getLogger("hsw")
 
@@ -36,52 +36,57 @@ HEARTBEAT, WAITING = range(2)  # rows stepped; seconds spent without slots
 
 
 class SharedWeights:
-    """A policy's weights by version, in shared memory; a reader never sees half of one version.
+    """A policy's weights and buffers by version, in shared memory; a reader never sees half of one version.
 
     The writer fills the half that the present version does not use and then counts up, so a reader's copy is whole
-    unless the version changed meanwhile; then it copies again.
+    unless the version changed meanwhile; then it copies again. Numbers keep their dtypes: batch norm counts in int64.
 
     Args:
         policy: Whose weights.
     """
 
-    def __init__(self, policy: nn.Module) -> None:
-        size = sum(tensor.numel() for tensor in _tensors(policy))
-        self._halves = torch.zeros(2, size).share_memory_()
-        self._version = torch.zeros((), dtype=torch.int64).share_memory_()
+    def __init__(self, policy: Weighted) -> None:
+        sizes = {dtype: sum(map(torch.numel, tensors)) for dtype, tensors in _tensors(policy).items()}
+        self._halves = {dtype: share(torch.zeros(2, size, dtype=dtype)) for dtype, size in sizes.items()}
+        self._version = share(torch.zeros((), dtype=torch.int64))
 
     @property
     def version(self) -> int:
         return int(self._version)
 
-    def publish(self, policy: nn.Module) -> None:
+    def publish(self, policy: Weighted) -> None:
         """Make the policy's weights the next version. One process publishes.
 
         Raises:
             NonFiniteError: If they hold NaN or infinite numbers; no actor gets to see those.
         """
         version = self.version + 1
-        whole = torch.cat([tensor.detach().flatten().float() for tensor in _tensors(policy)])
-        if not torch.isfinite(whole.sum()):
-            raise NonFiniteError("the networks hold NaN or infinite numbers")
-        self._halves[version % 2].copy_(whole)
+        for dtype, tensors in _tensors(policy).items():
+            whole = torch.cat([tensor.detach().flatten() for tensor in tensors])
+            if dtype.is_floating_point and not torch.isfinite(whole.sum(dtype=torch.float32)):
+                raise NonFiniteError("the networks hold NaN or infinite numbers")
+            self._halves[dtype][version % 2].copy_(whole)
         self._version.fill_(version)
 
-    def fetch(self, policy: nn.Module) -> int:
+    def fetch(self, policy: Weighted) -> int:
         """Copy the newest weights into a policy. Returns their version."""
         while True:
             version = self.version
-            half = self._halves[version % 2].clone()
+            copies = {dtype: halves[version % 2].clone() for dtype, halves in self._halves.items()}
             if self.version == version:
                 break
-        tensors = _tensors(policy)
-        for tensor, part in zip(tensors, half.split([tensor.numel() for tensor in tensors]), strict=True):
-            tensor.data.copy_(part.view(tensor.shape))
+        for dtype, tensors in _tensors(policy).items():
+            parts = torch.split(copies[dtype], [tensor.numel() for tensor in tensors])
+            for tensor, part in zip(tensors, parts, strict=True):
+                tensor.data.copy_(part.view(tensor.shape))
         return version
 
 
-def _tensors(policy: nn.Module) -> list[Tensor]:
-    return [*policy.parameters(), *policy.buffers()]
+def _tensors(policy: Weighted) -> dict[torch.dtype, list[Tensor]]:
+    found: dict[torch.dtype, list[Tensor]] = {}
+    for tensor in (*policy.parameters(), *policy.buffers()):
+        found.setdefault(tensor.dtype, []).append(tensor)
+    return found
 
 
 class Actor:
@@ -100,19 +105,21 @@ class Actor:
 
     def __init__(
         self,
-        policy: Policy,
+        policy: ActingPolicy,
         make_env: Callable[..., VectorEnv],
-        storage: DistributedStorage,
+        storage: ActorMemory,
         weights: SharedWeights,
         num_actors: int,
     ) -> None:
         # The policy by value: each of its tensors would take a file descriptor if it were shared.
         self._policy, self._make_env = _pickled(copy.deepcopy(policy).cpu()), _pickled(make_env)
-        self.storage, self.weights = storage, weights
-        self.stats = torch.zeros(num_actors, 2, dtype=torch.float64).share_memory_()
+        # What others set on the storage from now on need not reach other processes.
+        self.storage, self.weights = copy.copy(storage), weights
+        self.stats = share(torch.zeros(num_actors, 2, dtype=torch.float64))
 
     def make_env(self, seed: int) -> VectorEnv:
-        return pickle.loads(self._make_env)(seed=seed)
+        env: VectorEnv = pickle.loads(self._make_env)(seed=seed)
+        return env
 
     def run(self, env: VectorEnv, actor_idx: int, free_queue: Any, full_queue: Any) -> None:
         """Fill slots until None comes from free_queue.
@@ -123,7 +130,8 @@ class Actor:
             free_queue: get gives a slot to fill; N of them are filled together.
             full_queue: put takes a slot that is full.
         """
-        policy: Policy = pickle.loads(self._policy)
+        policy: ActorPolicy = pickle.loads(self._policy)
+        policy.train(False)
         stats = self.stats[actor_idx].numpy()
         memory: Any = policy.initial_memory(env.num_envs)
         obs = env.reset()
@@ -145,9 +153,9 @@ class Actor:
             for slot in slots:
                 full_queue.put(slot)
 
-    def _row(self, env: VectorEnv, policy: Policy, obs: Any, memory: Any, slots: Any, t: int, version: int) -> Any:
+    def _row(self, env: VectorEnv, policy: ActorPolicy, obs: Any, memory: Any, slots: Any, t: int, version: int) -> Any:
         seen = self._seen(obs, memory)
-        actions, extras = policy.act(tree_map(torch.from_numpy, obs), False, memory)  # type: ignore[call-arg]
+        actions, extras = policy.act(tree_map(torch.from_numpy, obs), False, memory)
         step = env.step(actions.numpy())
         episodes = np.zeros((2, env.num_envs))
         for episode in env.pop_episodes():
@@ -178,7 +186,7 @@ class Actor:
 def _pickled(part: Any) -> bytes:
     """What cannot be imported elsewhere, such as a function of a script, goes by value."""
     try:
-        return cloudpickle.dumps(part)
+        return bytes(cloudpickle.dumps(part))
     except Exception as error:  # pickle's errors have no common base
         raise ConfigError(f"what actors need cannot reach their processes: {error}") from error
 

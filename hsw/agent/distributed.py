@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import logging
-import queue
-import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from hsw.agent.actor import WAITING, Actor, SharedWeights
-from hsw.agent.base import Agent, load_policy
-from hsw.agent.impala_defaults import algorithm_of, check_names, policy_of, read_weights
+from hsw.agent.base import Agent
+from hsw.agent.impala_defaults import algorithm_of, check_names, check_slots, policy_of
+from hsw.agent.loading import BatchLoader
 from hsw.agent.pool import ActorPool, PoolClosed
-from hsw.algorithm import Algorithm
+from hsw.agent.protocols import ActorMemory, ActorPolicy, Augmentation, EnvLike, IntrinsicRewards, Learner
+from hsw.agent.transitions import of_windows, replaced
+from hsw.agent.weights import load_policy, read_weights, write_weights
 from hsw.bounds import Range
-from hsw.env import VectorEnv, remaker, vector_of
+from hsw.env import VectorEnv, as_vector_env, remaker
 from hsw.errors import ConfigError
-from hsw.network import Policy
-from hsw.run.folder import write_whole
+from hsw.run.callback import Callback
 from hsw.run.services import Every, Run
 from hsw.seeding import ENV, EVAL_ENV, derive_seed
+from hsw.spaces import tree_map
 from hsw.storage import DistributedStorage
 
 log = logging.getLogger("hsw")
@@ -32,10 +33,10 @@ class DistributedAgent(Agent):
     """Actors and a learner on one machine (IMPALA, Espeholt et al. 2018, arXiv:1802.01561).
 
     Args:
-        env: What the actors build anew: a gymnasium.Env with a spec, a function that makes one, or a VectorEnv of
-            make_env, which is then each actor's vector of environments.
-        eval_env: As in Agent; None evaluates in env's own kind, with other seeds.
-        tag, seed, device: As in Agent. Actors act on the CPU, and learning is on the device.
+        env: What the actors build anew: a gymnasium.Env or gymnasium.vector.VectorEnv with a spec, a function that
+            makes one, or a VectorEnv of make_env. A vector is then each actor's.
+        eval_env: As in Parts; None evaluates in env's own kind, with other seeds.
+        tag, seed, device: As in Parts. Actors act on the CPU, and learning is on the device.
         num_steps: T, of the storage.
         num_actors: Processes.
         num_learners: Threads that load batches; updates come one after another.
@@ -44,9 +45,9 @@ class DistributedAgent(Agent):
         actor_timeout: Seconds without a step after which an actor counts as hung.
         max_restarts: How many actors' deaths are made good, in all.
         log_interval: Steps between logged rows.
-        pretraining: Train on intrinsic_reward, and save what init_model_path reads.
-        intrinsic_reward: intrinsic_reward(batch) gives [T, B] rewards in place of the environment's.
-        eval_interval, eval_episodes, eval_deterministic, run: As in Agent.
+        pretraining: Train on intrinsic_reward in place of the environment's, and save what init_model_path reads.
+        intrinsic_reward: As in Parts; or a function of a batch that gives [T, B] rewards, for pretraining alone.
+        eval_interval, eval_episodes, eval_deterministic, callbacks, augmentation, run: As in Parts.
         recipe: num_envs (of each actor), batch_size, hidden_dim, discount, and any argument of IMPALA and of
             RecurrentActorCritic.
 
@@ -55,8 +56,8 @@ class DistributedAgent(Agent):
         TypeError: If the recipe has an unknown name.
     """
 
-    storage_type: ClassVar[type] = DistributedStorage
-    storage: DistributedStorage
+    needs: ClassVar[Mapping[str, type]] = {"policy": ActorPolicy, "algorithm": Learner, "storage": ActorMemory}
+    storage: ActorMemory
 
     @classmethod
     def check(cls, config: dict[str, Any]) -> None:
@@ -74,12 +75,12 @@ class DistributedAgent(Agent):
         for key in ("num_steps", "num_storages"):
             if agent.get(key, storage.get(key)) != storage.get(key):
                 raise ConfigError(f"agent.{key} must be storage.{key}; leave it to its interpolation")
-        _check_slots(config["env"]["num_envs"], storage.get("num_storages", 80), storage.get("batch_size", 32))
+        check_slots(config["env"]["num_envs"], storage.get("num_storages", 80), storage.get("batch_size", 32))
 
     def __init__(
         self,
-        env: Any,
-        eval_env: VectorEnv | Callable[[], VectorEnv] | None = None,
+        env: EnvLike,
+        eval_env: EnvLike | None = None,
         tag: str = "default",
         seed: int = 1,
         device: str = "cpu",
@@ -88,35 +89,40 @@ class DistributedAgent(Agent):
         num_learners: Annotated[int, Range(1)] = 4,
         num_storages: Annotated[int, Range(1)] = 60,
         *,
-        policy: Policy | None = None,
-        algorithm: Algorithm | None = None,
-        storage: DistributedStorage | None = None,
+        policy: ActorPolicy | None = None,
+        algorithm: Learner | None = None,
+        storage: ActorMemory | None = None,
         actor_timeout: Annotated[float, Range(0, open_low=True)] = 60.0,
         max_restarts: Annotated[int, Range(0)] = 10,
         log_interval: Annotated[int, Range(1)] = 10_000,
         pretraining: bool = False,
-        intrinsic_reward: Callable[..., Any] | None = None,
+        intrinsic_reward: IntrinsicRewards | Callable[..., Any] | None = None,
         eval_interval: Annotated[int | None, Range(1)] = None,
         eval_episodes: Annotated[int, Range(1)] = 20,
         eval_deterministic: bool = True,
+        callbacks: Sequence[Callback] | Mapping[str, Callback] = (),
+        augmentation: Augmentation | None = None,
         run: Run | None = None,
         **recipe: Any,
     ) -> None:
         if pretraining and intrinsic_reward is None:
             raise ConfigError("pretraining=True needs intrinsic_reward")
         check_names(recipe)
-        batch_size = storage.batch_size if storage else recipe.pop("batch_size", 32)
+        batch_size = recipe.pop("batch_size", 32) if storage is None else storage.batch_size
         num_envs = recipe.pop("num_envs", max(1, min(16, (num_storages - batch_size) // num_actors)))
         self._make_env = remaker(env, num_envs)
+        # A function of a batch is no source of rewards for transitions.
+        source: Any = intrinsic_reward if hasattr(intrinsic_reward, "rewards") else None
         vector = env if isinstance(env, VectorEnv) else self._make_env(seed=seed)
         spaces = vector.observation_space, vector.action_space
-        policy = policy or policy_of(spaces, recipe)
-        algorithm = algorithm or algorithm_of(policy, recipe)
-        storage = storage or DistributedStorage(*spaces, str(device), num_steps, num_storages, batch_size)
-        _check_slots(vector.num_envs, storage.num_storages, storage.batch_size)
+        policy = policy_of(spaces, recipe) if policy is None else policy
+        algorithm = algorithm_of(policy, recipe) if algorithm is None else algorithm
+        if storage is None:
+            storage = DistributedStorage(*spaces, str(device), num_steps, num_storages, batch_size)
+        check_slots(vector.num_envs, storage.num_storages, storage.batch_size)
         super().__init__(
             vector,
-            eval_env or partial(self._make_env, seed=derive_seed(seed, EVAL_ENV), training=False),
+            partial(self._make_env, seed=derive_seed(seed, EVAL_ENV), training=False) if eval_env is None else eval_env,
             tag,
             seed,
             device,
@@ -126,13 +132,17 @@ class DistributedAgent(Agent):
             eval_interval=eval_interval,
             eval_episodes=eval_episodes,
             eval_deterministic=eval_deterministic,
+            callbacks=callbacks,
+            augmentation=augmentation,
+            intrinsic_reward=source,
             run=run,
         )
         vector.close()  # it has told its spaces; the actors build their own
         self.num_actors, self.num_learners = num_actors, num_learners
         self.every_log = Every(log_interval)
         self.actor_timeout, self.max_restarts = actor_timeout, max_restarts
-        self.pretraining, self.intrinsic_reward = pretraining, intrinsic_reward
+        self.pretraining = pretraining
+        self._reward_of_batch: Any = intrinsic_reward if source is None else None
         memory: Any = self.policy.initial_memory(1)
         if memory is None:
             raise ConfigError(
@@ -142,12 +152,10 @@ class DistributedAgent(Agent):
         self._weights = SharedWeights(self.policy)
         self._actor = Actor(self.policy, self._make_env, storage, self._weights, num_actors)
         self._pool: ActorPool | None = None
-        self._loaders: list[threading.Thread] = []
+        self._loader: BatchLoader | None = None
         self._session = 0
 
-    def train(  # type: ignore[override]
-        self, num_train_steps: int = 30_000_000, init_model_path: str | Path | None = None
-    ) -> None:
+    def train(self, num_train_steps: int = 30_000_000, init_model_path: str | Path | None = None) -> None:
         """Train until the budget of valid environment steps is spent on updates.
 
         Args:
@@ -164,7 +172,8 @@ class DistributedAgent(Agent):
             load_policy(self.policy, read_weights(Path(init_model_path)))
         super().train(num_train_steps)
         if self.pretraining:
-            self._save_weights()
+            folder = self.services.folder.path if self.services.folder else Path()
+            write_weights(folder / f"pretrained-{self.tag}.safetensors", self.policy)
 
     # -- the actors' side -------------------------------------------------------------------------------------------
 
@@ -172,16 +181,12 @@ class DistributedAgent(Agent):
         """Be an actor: fill slots until None comes from free_queue. The pool's processes run the same.
 
         Args:
-            env: A VectorEnv, or a gymnasium.Env.
+            env: A VectorEnv, a gymnasium.Env, or a gymnasium.vector.VectorEnv.
             actor_idx: Which actor.
             free_queue: get gives a slot to fill, one for each environment.
             full_queue: put takes a slot that is full.
         """
-        vector = (
-            env
-            if isinstance(env, VectorEnv)
-            else vector_of(lambda: env, 1, seed=derive_seed(self.seed, ENV, actor_idx))
-        )
+        vector = as_vector_env(env, seed=derive_seed(self.seed, ENV, actor_idx))
         if self._weights.version == 0:
             self._weights.publish(self.policy)
         self._actor.run(vector, actor_idx, free_queue, full_queue)
@@ -201,41 +206,22 @@ class DistributedAgent(Agent):
             self.max_restarts,
         )
         self._session += 1
-        self._batches: queue.Queue[Any] = queue.Queue(self.num_learners)
-        self._stopping = threading.Event()
-        self._waited, self._logged, self._idle = 0.0, time.monotonic(), float(self._actor.stats[:, WAITING].sum())
+        storage = self.storage
+        load = lambda: storage.sample(
+            self.device, storage.batch_size, pool, pool, storage.storages, storage.init_actor_state_storages
+        )
+        self._loader = loader = BatchLoader(load, self.num_learners)
+        self._logged, self._idle = time.monotonic(), float(self._actor.stats[:, WAITING].sum())
         pool.start()
-        for _ in range(self.num_learners):
-            self._loaders.append(threading.Thread(target=self._load, args=(pool,), daemon=True))
-            self._loaders[-1].start()
+        loader.start()
 
     def _end(self) -> None:
-        if self._pool is None:
+        if self._pool is None or self._loader is None:
             return
-        self._stopping.set()
+        self._loader.stop()
         self._pool.close()
-        for thread in self._loaders:
-            thread.join()
-        self._loaders.clear()
-        self._pool = None
-
-    def _load(self, pool: ActorPool) -> None:
-        """Load batches ahead of the updates."""
-        states = self.storage.init_actor_state_storages
-        batch: Any = None
-        while not isinstance(batch, Exception):
-            try:
-                batch = self.storage.sample(
-                    self.device, self.storage.batch_size, pool, pool, self.storage.storages, states
-                )
-            except Exception as error:
-                batch = error
-            while not self._stopping.is_set():
-                try:
-                    self._batches.put(batch, timeout=0.1)
-                    break
-                except queue.Full:
-                    continue
+        self._loader.join()
+        self._pool = self._loader = None
 
     # -- the learner's side -----------------------------------------------------------------------------------------
 
@@ -256,57 +242,66 @@ class DistributedAgent(Agent):
 
     def _learn(self) -> dict[str, float]:
         batch = self._next_batch()
+        self._clock.skip()
         self.algorithm.progress = min(self.step / self._budget, 1.0) if self._budget else 0.0
         lag = self._weights.version - float(batch.versions[:-1].float().mean())
-        info = self.algorithm.update(_One(batch))
+        figures = self._add_bonus(batch)
+        self.storage.take(batch)
+        self.storage.before_gradients(self.policy, self.algorithm)
+        info = {**figures, **self._update_policy()}
         info = self.storage.after_gradients(self.policy, self.algorithm, info)
         self._weights.publish(self.policy)
         self.step += int(batch.valid[:-1].sum())
         lengths = batch.episode_lengths[:-1]
         ended = lengths > 0
+        self.num_episodes += int(ended.sum())
         self.episode_returns.extend(batch.episode_returns[:-1][ended].tolist())
         self.episode_lengths.extend(lengths[ended].tolist())
-        self._add_figures({**info, "policy_lag": lag})
-        self.services.progress.update(self.step, self._episode_metrics().get("train/episode_return"))
+        self._means.add({**info, "policy_lag": lag})
+        self._clock.lap("learning")
+        self._show_progress()
         return info
 
+    def _add_bonus(self, batch: Any) -> dict[str, float]:
+        """The intrinsic reward beside the environment's, or in pretraining in its place."""
+        rewards = batch["rewards"][:-1]
+        figures: dict[str, float] = {}
+        if self.intrinsic_reward is not None:
+            bonus, figures = self._bonus(of_windows(batch))
+            rewards.copy_(bonus.view_as(rewards) + (0.0 if self.pretraining else rewards))
+        elif self._reward_of_batch is not None and self.pretraining:
+            rewards.copy_(self._reward_of_batch(batch))
+        return figures
+
+    def _on_batch(self, batch: Any) -> Any:
+        self._drawn += 1
+        if self.augmentation is None:
+            return batch
+        num_rows = len(batch["rewards"])
+        obs = self.augmentation.augment(tree_map(lambda part: part.flatten(0, 1), batch["obs"]))
+        return replaced(batch, obs=tree_map(lambda part: part.unflatten(0, (num_rows, -1)), obs))
+
     def _next_batch(self) -> Any:
-        asked = time.monotonic()
-        while True:
-            self._check_stop()
-            try:
-                batch = self._batches.get(timeout=0.1)
-                break
-            except queue.Empty:
-                continue
-        self._waited += time.monotonic() - asked
+        assert self._loader is not None
+        batch = self._loader.get(self.check_stop)
         if isinstance(batch, Exception):
-            self._check_stop()  # a signal to the whole group may have taken the actors
+            self.check_stop()  # a signal to the whole group may have taken the actors
         if isinstance(batch, PoolClosed) and self._pool is not None and self._pool.failure is not None:
             raise self._pool.failure
         if isinstance(batch, Exception):
             raise batch
-        if self.intrinsic_reward is not None and self.pretraining:
-            batch["rewards"][:-1] = self.intrinsic_reward(batch)
         return batch
 
     def _idle_shares(self) -> dict[str, float]:
+        assert self._loader is not None
         now, idle = time.monotonic(), float(self._actor.stats[:, WAITING].sum())
         seconds = now - self._logged
         shares = {
-            "speed/learner_idle": self._waited / seconds,
+            "speed/learner_idle": self._loader.waited / seconds,
             "speed/actors_idle": (idle - self._idle) / (seconds * self.num_actors),
         }
-        self._waited, self._logged, self._idle = 0.0, now, idle
+        self._loader.waited, self._logged, self._idle = 0.0, now, idle
         return shares
-
-    def _save_weights(self) -> None:
-        from safetensors.torch import save
-
-        folder = self.services.folder.path if self.services.folder else Path()
-        path = folder / f"pretrained-{self.tag}.safetensors"
-        write_whole(path, save({name: value.contiguous().clone() for name, value in self.policy.state_dict().items()}))
-        log.info("pretrained weights: %s", path)
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "session": self._session}
@@ -318,26 +313,3 @@ class DistributedAgent(Agent):
 
     def _load_data(self, state: dict[str, Any]) -> None:
         """Nothing: rollouts that were under way are collected again, with the weights that were saved."""
-
-
-class _One:
-    """A storage of one batch."""
-
-    def __init__(self, batch: Any) -> None:
-        self._batch = batch
-
-    def generate_batches(self, *args: Any, **kwargs: Any) -> Any:
-        yield self._batch
-
-
-def _check_slots(num_envs: int, num_storages: int, batch_size: int) -> None:
-    """An actor takes slots for all its environments at once, and a learner waits for a whole batch.
-
-    Neither may starve while the learner holds all but one of its batch, and one less than an actor needs are free.
-    """
-    needed = batch_size + num_envs - 1
-    if num_storages < needed:
-        raise ConfigError(
-            f"num_storages={num_storages} does not keep both a batch of batch_size={batch_size} and an actor with "
-            f"{num_envs} environments going; it must be at least {needed}"
-        )

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from hsw.agent.protocols import ActingPolicy
 from hsw.env import Episode, VectorEnv
-from hsw.network import Policy
 from hsw.seeding import EVAL_POLICY, derive_seed, get_rng_state, set_rng_state
 from hsw.spaces import tree_map
 
@@ -19,7 +19,7 @@ _LOOK = 1000  # rows
 
 
 def evaluate(
-    policy: Policy,
+    policy: ActingPolicy,
     env: VectorEnv,
     num_episodes: int,
     deterministic: bool,
@@ -27,12 +27,13 @@ def evaluate(
     device: torch.device,
     stop: Callable[[], bool] = lambda: False,
     on_step: Callable[[VectorEnv], None] | None = None,
+    on_episode: Callable[[int, int], None] = lambda done, total: None,
     max_episode_steps: int = 108_000,
 ) -> dict[str, Any] | None:
     """Play whole episodes and report their returns.
 
     Every environment plays its share of the episodes, so that short ones are not counted more often than long ones.
-    The global generators are left as they were.
+    The policy is in eval mode meanwhile, and the global generators are left as they were.
 
     Args:
         policy: Acts.
@@ -43,6 +44,7 @@ def evaluate(
         device: The policy's.
         stop: Asked at every row; True gives up.
         on_step: Called after reset and every row, for a recording.
+        on_episode: Called with the number of episodes played, and N: at first and after each.
         max_episode_steps: About so many end an episode that may never end otherwise: it counts as it stands, and its
             environment plays no more of them. Half an hour of an Atari game, by default.
 
@@ -51,7 +53,8 @@ def evaluate(
         `lengths`; `success`, the share of episodes whose last step reached the goal, if the environment tells;
         None if stopped.
     """
-    rng = get_rng_state()
+    rng, training = get_rng_state(), policy.training
+    policy.train(False)
     torch.manual_seed(derive_seed(seed, EVAL_POLICY))
     try:
         index = np.arange(env.num_envs)
@@ -66,7 +69,9 @@ def evaluate(
             returns.append(episode.episode_return)
             lengths.append(episode.length)
             successes.append(episode.success)
+            on_episode(len(returns), num_episodes)
 
+        on_episode(0, num_episodes)
         obs, memory = env.reset(), policy.initial_memory(env.num_envs)
         while (shares > 0).any():
             if on_step:
@@ -92,7 +97,9 @@ def evaluate(
                     shares[episode.env_index] = 0
     finally:
         set_rng_state(rng)
-    success = {} if None in successes else {"success": float(np.mean(successes))}  # type: ignore[arg-type]
+        policy.train(training)
+    told = [success for success in successes if success is not None]
+    success = {"success": float(np.mean(told))} if len(told) == len(returns) else {}
     return {
         "mean": float(np.mean(returns)),
         "std": float(np.std(returns, ddof=1)) if len(returns) > 1 else 0.0,

@@ -1,16 +1,13 @@
-"""What DistributedAgent makes of plain arguments: IMPALA's networks and losses, and weights from a file."""
+"""What DistributedAgent makes of plain arguments: IMPALA's networks and losses, and what these sizes must be."""
 
 from __future__ import annotations
 
 import difflib
 import inspect
-from pathlib import Path
 from typing import Any
 
-import torch
-
 from hsw.algorithm import IMPALA
-from hsw.errors import ConfigError, CorruptError
+from hsw.errors import ConfigError
 from hsw.network import RecurrentActorCritic
 
 
@@ -44,19 +41,14 @@ def algorithm_of(policy: Any, recipe: dict[str, Any]) -> IMPALA:
     return IMPALA(policy, **{name: value for name, value in recipe.items() if name in _ALGORITHM})
 
 
-def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """A safetensors file's tensors.
+def check_slots(num_envs: int, num_storages: int, batch_size: int) -> None:
+    """An actor takes slots for all its environments at once, and a learner waits for a whole batch.
 
-    Raises:
-        ConfigError: If there is none.
-        CorruptError: If it cannot be read.
+    Neither may starve while the learner holds all but one of its batch, and one less than an actor needs are free.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    if not path.is_file():
-        raise ConfigError(f"there is no file {path} to take weights from")
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise CorruptError(f"{path} cannot be read: {error}") from error
+    needed = batch_size + num_envs - 1
+    if num_storages < needed:
+        raise ConfigError(
+            f"num_storages={num_storages} does not keep both a batch of batch_size={batch_size} and an actor with "
+            f"{num_envs} environments going; it must be at least {needed}"
+        )

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
 
 from hsw.agent.base import Agent
-from hsw.algorithm import Algorithm
+from hsw.agent.protocols import Augmentation, EnvLike, IntrinsicRewards, Learner, ReplayMemory, ReplayPolicy
+from hsw.agent.transitions import of_replay, replaced
+from hsw.algorithm.intrinsic import Transitions
 from hsw.bounds import Range
-from hsw.env import VectorEnv
 from hsw.errors import ConfigError, NonFiniteError
-from hsw.network import Policy
+from hsw.run.callback import Callback
 from hsw.run.services import Every, Run
 from hsw.spaces import tree_map
-from hsw.storage import ReplayStorage, Storage
 
 
 class OffPolicyAgent(Agent):
@@ -28,10 +28,12 @@ class OffPolicyAgent(Agent):
         updates_per_step: Updates for each step after the warm-up.
         log_interval: Steps between logged rows, each the mean over its updates.
         env, eval_env, tag, seed, device, policy, algorithm, storage, eval_interval, eval_episodes, eval_deterministic,
-        run: As in Agent.
+        callbacks, augmentation, intrinsic_reward, run: As in Parts.
     """
 
-    storage_type: ClassVar[type] = ReplayStorage
+    needs: ClassVar[Mapping[str, type]] = {"policy": ReplayPolicy, "algorithm": Learner, "storage": ReplayMemory}
+    policy: ReplayPolicy
+    storage: ReplayMemory
 
     @classmethod
     def check(cls, config: dict[str, Any]) -> None:
@@ -49,21 +51,24 @@ class OffPolicyAgent(Agent):
 
     def __init__(
         self,
-        env: VectorEnv,
-        eval_env: VectorEnv | Callable[[], VectorEnv] | None = None,
+        env: EnvLike,
+        eval_env: EnvLike | None = None,
         tag: str = "default",
         seed: int = 1,
         device: str = "cpu",
         *,
-        policy: Policy,
-        algorithm: Algorithm,
-        storage: Storage,
+        policy: ReplayPolicy,
+        algorithm: Learner,
+        storage: ReplayMemory,
         num_warmup_steps: Annotated[int, Range(0)] = 1000,
         updates_per_step: Annotated[float, Range(0, open_low=True)] = 1.0,
         log_interval: Annotated[int, Range(1)] = 1000,
         eval_interval: Annotated[int | None, Range(1)] = None,
         eval_episodes: Annotated[int, Range(1)] = 20,
         eval_deterministic: bool = True,
+        callbacks: Sequence[Callback] | Mapping[str, Callback] = (),
+        augmentation: Augmentation | None = None,
+        intrinsic_reward: IntrinsicRewards | None = None,
         run: Run | None = None,
     ) -> None:
         super().__init__(
@@ -78,6 +83,9 @@ class OffPolicyAgent(Agent):
             eval_interval=eval_interval,
             eval_episodes=eval_episodes,
             eval_deterministic=eval_deterministic,
+            callbacks=callbacks,
+            augmentation=augmentation,
+            intrinsic_reward=intrinsic_reward,
             run=run,
         )
         self.num_warmup_steps, self.updates_per_step = num_warmup_steps, updates_per_step
@@ -89,53 +97,60 @@ class OffPolicyAgent(Agent):
         while True:
             # An interrupted run comes back here, with the updates first that it owes.
             while self._updates < int(self.updates_per_step * (self.step - self.num_warmup_steps)):
-                self._check_stop()
+                self.check_stop()
                 self._update()
+                self._clock.lap("learning")
             if self.step > self.iteration_start and self._iteration_ends():
-                return self._mean_figures()
-            self._check_stop()
+                return {**self._mean_figures(), "storage/size": len(self.storage)}
+            self.check_stop()
             self._collect_row()
+            self._clock.lap("collecting")
 
     def _collect_row(self) -> None:
+        self._set_mode(False)
         obs = self._tensors(self.obs)
         with torch.no_grad():
             if self.step < self.num_warmup_steps:
-                actions = self.policy.random_actions(self.env.num_envs)  # type: ignore[operator]
+                actions = self.policy.random_actions(self.env.num_envs)
             else:
                 actions, _ = self.policy.act(obs)
         env_actions = actions.cpu().numpy()
         if not math.isfinite(np.add.reduce(env_actions, axis=None)):  # or the environment would be blamed
             raise NonFiniteError(f"{type(self.policy).__name__}'s actions are not finite")
         step = self.env.step(env_actions)
-        self.storage.add(  # type: ignore[attr-defined]
-            self.obs,
-            actions,
-            step.rewards,
-            step.terminateds,
-            step.truncateds,
-            step.info,
-            step.obs,
-            valid=step.valid,
-        )
+        row = self.obs, actions, step.rewards, step.terminateds, step.truncateds, step.info, step.obs
+        self.storage.add(*row, valid=step.valid)
         # What an action was taken from; an episode's last observation is no such, nor is it when it comes again.
         self.policy.observe(tree_map(lambda part: part[step.valid], obs))
+        if self.intrinsic_reward is not None:
+            flags = (torch.from_numpy(part) for part in (step.terminateds, step.valid))
+            rewards = torch.from_numpy(step.rewards)
+            self.intrinsic_reward.observe(Transitions(obs, actions, rewards, self._tensors(step.obs), *flags))
         self.obs = step.obs
         self.step += int(np.count_nonzero(step.valid))
         self._count_episodes()
-        self.services.progress.update(self.step, self._episode_metrics().get("train/episode_return"))
+        self._show_progress()
 
     def _update(self) -> None:
         self.algorithm.progress = min(self.step / self._budget, 1.0)
         self.storage.before_gradients(self.policy, self.algorithm)
-        info = self.algorithm.update(self.storage)
+        info = self._update_policy()
         info = self.storage.after_gradients(self.policy, self.algorithm, info)
         self._updates += 1
-        self._add_figures(info)
+        self._means.add(info)
+
+    def _on_batch(self, batch: Any) -> Any:
+        self._drawn += 1
+        if self.intrinsic_reward is not None:  # what is stored keeps its own reward
+            bonus, figures = self._bonus(of_replay(batch), observe=False)
+            batch = replaced(batch, rewards=batch.rewards + bonus)
+            self._means.add(figures)
+        return batch if self.augmentation is None else self._augmented(batch, "obs", "next_obs")
 
     def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "updates": self._updates, "sums": dict(self._sums)}
+        return {**super().state_dict(), "updates": self._updates, **self._means.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
         self._updates = state["updates"]
-        self._sums.update(state["sums"])
+        self._means.load_state_dict(state)

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
 from hsw.agent.base import Agent, StopRequested
+from hsw.agent.protocols import Learner, RolloutMemory, RolloutPolicy
+from hsw.agent.transitions import of_rollout
 from hsw.errors import ConfigError
 from hsw.run.checkpoint import clone_state
-from hsw.storage import RolloutStorage
+from hsw.seeding import get_rng_state, set_rng_state
 
 
 class OnPolicyAgent(Agent):
-    """Collects rollouts and hands them to the algorithm (PPO, DAAC, ...). Arguments as in Agent."""
+    """Collects rollouts and hands them to the algorithm (PPO, DAAC, ...). Arguments as in Parts."""
 
-    storage_type: ClassVar[type] = RolloutStorage
+    needs: ClassVar[Mapping[str, type]] = {"policy": RolloutPolicy, "algorithm": Learner, "storage": RolloutMemory}
+    policy: RolloutPolicy
+    storage: RolloutMemory
+    # Once before_gradients has run, the figures that came before it: an update that was undone does not run it again.
+    _prepared: dict[str, float] | None = None
 
     @classmethod
     def check(cls, config: dict[str, Any]) -> None:
@@ -37,63 +43,63 @@ class OnPolicyAgent(Agent):
     def _iterate(self) -> dict[str, float]:
         storage, policy, algorithm = self.storage, self.policy, self.algorithm
         self._collect()
+        self._clock.lap("collecting")
         # Schedules are at the value that they had when the rollout began: the first is full, and the last is not 0.
         algorithm.progress = min(self.iteration_start / self._budget, 1.0)
-        storage.before_gradients(policy, algorithm)
-        info = self._update()
+        if self._prepared is None:
+            figures = {} if self.intrinsic_reward is None else self._add_bonus()
+            storage.before_gradients(policy, algorithm)
+            self._prepared = figures
+        info = {**self._prepared, **self._update()}
         info = storage.after_gradients(policy, algorithm, info)
-        self.services.progress.update(self.step, self._episode_metrics().get("train/episode_return"))
+        self._prepared = None
+        self._clock.lap("learning")
+        self._show_progress()
         return {f"learn/{name}": value for name, value in info.items()}
 
     def _collect(self) -> None:
+        self._set_mode(False)
         with self.policy.acting(), torch.no_grad():
-            while not self.storage.full:  # type: ignore[attr-defined]
-                self._check_stop()
+            while not self.storage.full:
+                self.check_stop()
                 self._collect_row()
         self._count_episodes()
 
     def _collect_row(self) -> None:
         actions, extras = self.policy.act(self._tensors(self.obs))
         step = self.env.step(actions.cpu().numpy())
-        self.storage.add(  # type: ignore[attr-defined]
-            self.obs,
-            actions,
-            step.rewards,
-            step.terminateds,
-            step.truncateds,
-            step.obs,
-            valid=step.valid,
-            **extras,
-        )
+        row = self.obs, actions, step.rewards, step.terminateds, step.truncateds, step.obs
+        self.storage.add(*row, valid=step.valid, **extras)
         self.obs = step.obs
         self.step += int(np.count_nonzero(step.valid))
+
+    def _add_bonus(self) -> dict[str, float]:
+        transitions = of_rollout(self.storage)
+        bonus, figures = self._bonus(transitions)
+        transitions.rewards.add_(bonus)  # a view of the storage's
+        return figures
 
     def _update(self) -> dict[str, float]:
         # An update of a large network takes minutes, and a signal cannot wait for it. It is then undone, and the
         # checkpoint holds the full rollout, from which the resumed run makes the same update from its beginning.
-        before = clone_state(
-            [self.policy.state_dict(), self.algorithm.state_dict(), self.storage.generator.get_state()]
-        )
+        policy, algorithm = clone_state([self.policy.state_dict(), self.algorithm.state_dict()])
+        drawn, rng = self.storage.random_state, get_rng_state()
         try:
-            return self.algorithm.update(_Interruptible(self.storage, self._check_stop))
+            return self._update_policy()
         except StopRequested:
-            policy, algorithm, generator = before
             self.policy.load_state_dict(policy)
             self.algorithm.load_state_dict(algorithm)
-            self.storage.generator.set_state(generator)
+            self.storage.random_state = drawn
+            set_rng_state(rng)
             raise
 
+    def _on_batch(self, batch: Any) -> Any:
+        self.check_stop()
+        return super()._on_batch(batch)
 
-class _Interruptible:
-    """A storage whose batches end when a signal came."""
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "prepared": self._prepared}
 
-    def __init__(self, storage: Any, check: Any) -> None:
-        self._storage, self._check = storage, check
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._storage, name)
-
-    def generate_batches(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
-        for batch in self._storage.generate_batches(*args, **kwargs):
-            self._check()
-            yield batch
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self._prepared = state.get("prepared")  # hsw 0.1 ran before_gradients again

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +36,9 @@ class Recorder:
         Raises:
             ConfigError: If imageio is not installed.
         """
-        try:
-            import imageio.v2 as imageio
-        except ImportError:
-            raise ConfigError("--video needs imageio; pip install 'hsw[video]'") from None
+        require_imageio("--video")
+        import imageio.v2 as imageio
+
         frames = [_enlarged(frame) for frame in self.frames]
         options: dict[str, Any] = {"fps": self.fps}
         try:
@@ -48,6 +48,12 @@ class Recorder:
             path = stem.with_suffix(".gif")
             imageio.mimwrite(path, frames, duration=1000 / self.fps)  # type: ignore[arg-type]
         return path
+
+
+def require_imageio(what: str) -> None:
+    """Refuse a wish for a video if imageio is not installed, with a ConfigError."""
+    if find_spec("imageio") is None:
+        raise ConfigError(f"{what} needs imageio; pip install 'hsw[video]'")
 
 
 def _enlarged(frame: np.ndarray, smallest: int = 256) -> np.ndarray:

@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from hsw.algorithm.base import Algorithm, flattened, is_view
+from hsw.algorithm.priorities import report_errors, weighted
 from hsw.bounds import Range
 from hsw.network import SoftActorCritic
 from hsw.schedule import Schedule
@@ -72,7 +73,9 @@ class SAC(Algorithm):
             # Only a termination ends the return; after a truncation next_obs is valued like any other.
             targets = batch.rewards + batch.discounts * batch.terminateds.logical_not() * next_values
         values = policy.values(x, policy.to_unit(batch.actions))
-        critic_loss = 0.5 * (values - targets).square().sum(0).mean()
+        errors = values - targets
+        critic_loss = 0.5 * weighted(errors.square().sum(0), batch).mean()
+        report_errors(storage, batch, errors.detach().abs().mean(0))
         critics = self.make_optimizer("critics")
         critic_norm = self.descend(critics, critic_loss, math.inf, batch)
 

@@ -23,6 +23,7 @@ class Settings:
         fail_fast: A sweep's first failed job keeps the others from starting.
         allow: Further packages that targets may come from; only the command line's counts.
         checkpoint_interval: Steps between checkpoints.
+        checkpoint_keep: How many checkpoints are kept, the newest.
         eval_interval: Steps between evaluations; null evaluates at the end only.
         eval_episodes: Episodes of an evaluation.
         eval_deterministic: Evaluate with the most likely action instead of samples.
@@ -38,6 +39,7 @@ class Settings:
     fail_fast: bool
     allow: list[str]
     checkpoint_interval: Annotated[int, Range(1)]
+    checkpoint_keep: Annotated[int, Range(1)]
     eval_interval: Annotated[int | None, Range(1)]
     eval_episodes: Annotated[int, Range(1)]
     eval_deterministic: bool
@@ -50,6 +52,9 @@ class Settings:
     algorithm: dict[str, Any]
     agent: dict[str, Any]
     logger: dict[str, Any]
+    callbacks: dict[str, Any] | None
+    augmentation: dict[str, Any] | None
+    intrinsic_reward: dict[str, Any] | None
 
 
 # What a resumed run may change: how long it runs, how it reports, where it computes.
@@ -60,6 +65,7 @@ CHANGEABLE = (
     "threads",
     "quiet",
     "checkpoint_interval",
+    "checkpoint_keep",
     "fail_fast",
     "allow",
     "resume",

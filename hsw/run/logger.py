@@ -87,6 +87,18 @@ class Logger:
     def copy(self, step: int, metrics: dict[str, float]) -> None:
         """Copy one row."""
 
+    def log_text(self, step: int, name: str, text: str) -> None:
+        """Copy a text."""
+
+    def log_histogram(self, step: int, name: str, values: Any) -> None:
+        """Copy the distribution of values."""
+
+    def log_image(self, step: int, name: str, image: Any) -> None:
+        """Copy an image."""
+
+    def log_video(self, step: int, name: str, frames: Any, fps: int = 30) -> None:
+        """Copy a video."""
+
     def close(self, exit_code: int) -> None:
         """End the copy."""
 

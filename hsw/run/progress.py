@@ -42,6 +42,12 @@ class Progress:
         else:
             print(line, file=sys.stderr, flush=True)
 
+    def evaluating(self, done: int, total: int) -> None:
+        """An evaluation has played so many of its episodes."""
+
+    def evaluated(self, step: int, scores: dict[str, Any]) -> None:
+        """An evaluation is done."""
+
     def close(self) -> None:
         if self._live is not None:
             self._live.stop()

@@ -43,6 +43,7 @@ class Run:
         config: The resolved config, which the logger hands on.
         checkpoint_interval: Steps between checkpoints.
         quiet: Show no progress.
+        checkpoint_keep: How many checkpoints are kept, the newest.
     """
 
     def __init__(
@@ -52,20 +53,23 @@ class Run:
         config: dict[str, Any] | None = None,
         checkpoint_interval: int | None = None,
         quiet: bool = True,
+        checkpoint_keep: int = 2,
     ) -> None:
         self.folder = folder
         self.logger = logger or LocalLogger()
         self.config = config or {}
         self.every_checkpoint = Every(checkpoint_interval if folder else None)
-        self.quiet = quiet
+        self.quiet, self.checkpoint_keep = quiet, checkpoint_keep
         self.signals = StopSignals()
         self.progress = Progress(1, quiet=True)
+        self.session = 0  # how often the run has been started
         self.saved_step: int | None = None
         self._checkpoint: Path | None = None  # the last one saved or loaded
         self._restored: dict[str, Any] | None = None
 
     def start(self, num_train_steps: int, step: int) -> None:
         """Begin to log and to show progress."""
+        self.session += 1
         self.progress = Progress(num_train_steps, quiet=self.quiet)
         self.every_checkpoint.done(step)
         if self.folder:
@@ -76,27 +80,29 @@ class Run:
         if self.folder:
             self.logger.log(step, metrics)
 
-    def save(self, state: dict[str, Any], step: int, final: bool = False) -> None:
-        """Save a checkpoint.
+    def save(self, state: dict[str, Any], step: int, final: bool = False) -> Path | None:
+        """Save a checkpoint. Returns its folder, or None if there is none.
 
         Raises:
             ResourceError: If it is the final one and the disk does not take it; an earlier one only warns.
             NonFiniteError: If the networks are not finite: they never replace what can be resumed.
         """
         if not self.folder:
-            return
+            return None
         if not checkpoint.all_finite(state["policy"]):
             raise NonFiniteError(f"the networks hold NaN or infinite numbers at step {step}")
         self.every_checkpoint.done(step)
         try:
             state = {**state, "logger": self.logger.state_dict()}
-            folder, meta = self.folder.checkpoints, {"step": step}
-            self._checkpoint = checkpoint.save_checkpoint(folder, state, meta, previous=self._checkpoint)
+            folder, meta = self.folder.checkpoints, {"step": step, "session": self.session}
+            self._checkpoint = checkpoint.save_checkpoint(folder, state, meta, self.checkpoint_keep, self._checkpoint)
             self.saved_step = step
+            return self._checkpoint
         except ResourceError as error:
             if final:
                 raise
             log.warning("%s; training goes on, and the next checkpoint may succeed", error)
+            return None
 
     def save_best(self, state: dict[str, Any], step: int, score: float) -> None:
         """Keep the networks of the best evaluation so far."""
@@ -117,7 +123,7 @@ class Run:
         state, meta, complaints, self._checkpoint = checkpoint.load_newest(self.folder.checkpoints)
         for complaint in complaints:
             log.warning("%s; the checkpoint before it is used", complaint)
-        self.saved_step = meta["step"]
+        self.saved_step, self.session = meta["step"], meta.get("session", 1)
         self._restored = state["logger"]
         return state
 

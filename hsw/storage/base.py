@@ -33,6 +33,8 @@ class Storage(ABC):
         self.algorithm = algorithm
         self.generator = torch.Generator()  # on the CPU: an order of indices that is the same on every device
         self.generator.manual_seed(0)
+        # A loop's: generate_batches hands every batch through it.
+        self.on_batch: Callable[[Any], Any] = lambda batch: batch
 
     @classmethod
     def create_factory(cls, size: int, *args: Any, **kwargs: Any) -> Callable[..., Storage]:
@@ -80,6 +82,26 @@ class Storage(ABC):
         """Seed the storage's own generator."""
         self.generator.manual_seed(seed)
 
+    @property
+    def random_state(self) -> Any:
+        """Where the storage's own generator is; set, the same draws come again."""
+        return self.generator.get_state()
+
+    @random_state.setter
+    def random_state(self, state: Any) -> None:
+        self.generator.set_state(state)
+
+    def update_priorities(self, indices: Tensor, values: Tensor) -> None:
+        """Be told how far off an algorithm was on transitions that it learnt from.
+
+        Algorithms tell a storage whose batches have a field `indices`; most have none.
+
+        Args:
+            indices: The batch's, [B].
+            values: Absolute errors, [B].
+        """
+        return
+
     @classmethod
     def extras(cls) -> tuple[str, ...]:
         """The fields of a transition that the policy contributes, beside its actions."""
@@ -113,7 +135,7 @@ class Storage(ABC):
     def generate_batches(
         self, num_mini_batch: int, mini_batch_size: int | None, num_epochs: int = 1, *args: Any, shuffle: bool = True
     ) -> Iterator[Any]:
-        """Batches with named fields."""
+        """Batches with named fields, each as self.on_batch gives it back."""
 
     @abstractmethod
     def reset(self) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from hsw.storage.rollout import RolloutBatch, RolloutStorage
+from hsw.storage.batches import RolloutBatch
+from hsw.storage.rollout import RolloutStorage
 
 
 @dataclass(frozen=True)

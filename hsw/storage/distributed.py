@@ -15,19 +15,11 @@ from hsw.bounds import Range
 from hsw.errors import ConfigError
 from hsw.spaces import SpaceLike, leaves, read_space, tree_map
 from hsw.storage.base import Storage
+from hsw.storage.batches import DistributedBatch
+from hsw.storage.rows import share
 
 SHARED_MEMORY = "/dev/shm"
 _LOCK = threading.Lock()
-
-
-class DistributedBatch(dict):
-    """Fields by name, batch.obs or batch["obs"], [T + 1, B, ...]; init_actor_states is a tuple of [1, B, H]."""
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return self[name]
-        except KeyError:
-            raise AttributeError(f"the batch has no field {name}; it has {', '.join(self)}") from None
 
 
 class DistributedStorage(Storage):
@@ -68,6 +60,7 @@ class DistributedStorage(Storage):
         self.discount = discount
         self.storages: dict[str, Any] = {}
         self.core: tuple[Tensor, ...] = ()  # the policy's state before each slot's first row, [num_storages, 1, 1, H]
+        self.batch: DistributedBatch | None = None  # the one that an update is about
         self.rows = 0  # of those that insert_transition writes, slot after slot
 
     @classmethod
@@ -104,9 +97,8 @@ class DistributedStorage(Storage):
         core = [part[0, 0] for part in sample.get("init_actor_states", ())]
         sizes = [part.numel() * part.element_size() for part in leaves(blocks)]
         self._check_memory(sum(sizes) + sum(4 * part.numel() * self.num_storages for part in core))
-        shared = lambda part: torch.zeros(part.shape, dtype=part.dtype).share_memory_()
-        self.storages = tree_map(shared, blocks)
-        self.core = tuple(torch.zeros(self.num_storages, 1, 1, len(part)).share_memory_() for part in core)
+        self.storages = tree_map(lambda part: share(torch.zeros(part.shape, dtype=part.dtype)), blocks)
+        self.core = tuple(share(torch.zeros(self.num_storages, 1, 1, len(part))) for part in core)
         self._view()
 
     def _check_memory(self, size: int) -> None:
@@ -128,7 +120,8 @@ class DistributedStorage(Storage):
 
     def __getstate__(self) -> dict[str, Any]:
         """What an actor's process gets: the blocks, and nothing that is the learner's."""
-        kept = {name: value for name, value in vars(self).items() if name not in ("_views", "generator")}
+        own = ("_views", "generator", "on_batch", "batch")
+        kept = {name: value for name, value in vars(self).items() if name not in own}
         return {**kept, "actor": None, "algorithm": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -208,11 +201,16 @@ class DistributedStorage(Storage):
         self.add(slot, t, sample)
         self.rows += 1
 
+    def take(self, batch: DistributedBatch) -> None:
+        """Give a batch that sample returned to generate_batches, until after_gradients."""
+        self.batch = batch
+
     def before_gradients(self, actor: Any, algo: Any, *args: Any) -> None:
         """Nothing: V-trace belongs to the update, because it needs the current policy."""
 
     def after_gradients(self, actor: Any, algo: Any, info: dict[str, Any], *args: Any) -> dict[str, Any]:
-        """Nothing: sample has freed the slots. Returns info unchanged."""
+        """Be done with the batch that was taken. Returns info unchanged."""
+        self.batch = None
         return info
 
     def update(self, *args: Any) -> None:
@@ -226,7 +224,7 @@ class DistributedStorage(Storage):
         *args: Any,
         shuffle: bool = True,
     ) -> Iterator[DistributedBatch]:
-        """Batches of the slots that insert_transition filled, each slot once per epoch.
+        """Batches of the windows that were taken, or else of the slots that insert_transition filled, once per epoch.
 
         Args:
             num_mini_batch: Batches per epoch, of sizes that differ by at most one.
@@ -235,9 +233,9 @@ class DistributedStorage(Storage):
             shuffle: False keeps the order of time.
 
         Raises:
-            ConfigError: If the full slots cannot be split so.
+            ConfigError: If the windows cannot be split so.
         """
-        full = self.rows // (self.num_steps + 1)
+        full = self.rows // (self.num_steps + 1) if self.batch is None else self.batch["rewards"].shape[1]
         if not 1 <= num_mini_batch <= full:
             raise ConfigError(f"{full} full slots cannot make {num_mini_batch} batches")
         if mini_batch_size not in (None, -(-full // num_mini_batch)):
@@ -246,10 +244,22 @@ class DistributedStorage(Storage):
 
     def _batches(self, full: int, num_mini_batch: int, num_epochs: int, shuffle: bool) -> Iterator[DistributedBatch]:
         for _ in range(num_epochs):
+            if self.batch is not None and num_mini_batch == 1:  # as it was loaded: no copy
+                yield self.on_batch(self.batch)
+                continue
             order = torch.randperm(full, generator=self.generator) if shuffle else torch.arange(full)
-            for slots in order.tensor_split(num_mini_batch):
-                queue = _Queue(slots.tolist())
-                yield self.sample(self.device, len(slots), queue, queue, self.storages, self.init_actor_state_storages)
+            for places in order.tensor_split(num_mini_batch):
+                yield self.on_batch(self._part(places))
+
+    def _part(self, places: Tensor) -> DistributedBatch:
+        """Windows of the batch that was taken, or of slots."""
+        if self.batch is None:
+            queue = _Queue(places.tolist())
+            return self.sample(self.device, len(places), queue, queue, self.storages, self.init_actor_state_storages)
+        states = self.batch["init_actor_states"]
+        take = lambda part: part.index_select(1, places.to(part.device))
+        part = tree_map(take, {**self.batch, "init_actor_states": {}})
+        return DistributedBatch({**part, "init_actor_states": tuple(map(take, states))})
 
     def reset(self) -> None:
         self.rows = 0

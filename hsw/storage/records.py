@@ -58,7 +58,7 @@ def to_fields(records: np.ndarray, spaces: dict[str, SpaceSpec]) -> dict[str, An
 
 def from_fields(fields: dict[str, Any], spaces: dict[str, SpaceSpec], dtype: np.dtype) -> np.ndarray:
     """Records of what to_fields returned."""
-    records: Any = np.zeros(len(fields["rewards"]), dtype)
+    records = np.zeros(len(fields["rewards"]), dtype)
     tree_map(lambda view, part: np.copyto(view, part), to_fields(records, spaces), fields)
     return records
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -14,22 +13,10 @@ from hsw.bounds import Range
 from hsw.errors import ConfigError
 from hsw.spaces import SpaceLike, read_space, tree_map
 from hsw.storage.base import Storage
+from hsw.storage.batches import ReplayBatch
 from hsw.storage.records import Field, check_memory, from_fields, part_of, record_dtype, space_fields, to_fields
 from hsw.storage.ring import EMPTY, Ring
 from hsw.storage.rows import RowWriter
-
-
-@dataclass(frozen=True)
-class ReplayBatch:
-    """B transitions; next_obs is where each (n-step) transition led, and its value counts as discounts * V."""
-
-    obs: Any
-    actions: Tensor
-    rewards: Tensor
-    next_obs: Any
-    terminateds: Tensor
-    truncateds: Tensor
-    discounts: Tensor
 
 
 class ReplayStorage(Storage):
@@ -52,6 +39,7 @@ class ReplayStorage(Storage):
     """
 
     size_name = "storage_size"
+    Batch: ClassVar[Any] = ReplayBatch
 
     def __init__(
         self,
@@ -84,6 +72,14 @@ class ReplayStorage(Storage):
     def seed(self, seed: int) -> None:
         """Seed the storage's own generator."""
         self.random = np.random.Generator(np.random.PCG64(seed))
+
+    @property
+    def random_state(self) -> Any:
+        return self.random.bit_generator.state
+
+    @random_state.setter
+    def random_state(self, state: Any) -> None:
+        self.random.bit_generator.state = state
 
     # -- storing ----------------------------------------------------------------------------------------------------
 
@@ -217,11 +213,12 @@ class ReplayStorage(Storage):
                 if len(places) == 0:  # it was reset since the batch before
                     raise ConfigError(EMPTY)
                 places = places.take(np.arange(index * size, (index + 1) * size), mode="wrap")
-            yield self._batch(ring, places)
+            yield self.on_batch(self._batch(ring, places))
 
     def _firsts(self) -> np.ndarray:
         """The first row of each env that may be drawn."""
-        return self.ring.lows()  # type: ignore[union-attr]
+        assert self.ring is not None
+        return self.ring.lows()
 
     def _batch(self, ring: Ring, places: np.ndarray) -> Any:
         records, ends = ring.records(places), places
@@ -248,7 +245,7 @@ class ReplayStorage(Storage):
             "truncateds": last["truncateds"],
             "discounts": discounts,
         }
-        return ReplayBatch(**{name: tree_map(self._tensor, part) for name, part in tensors.items()})
+        return self.Batch(**{name: tree_map(self._tensor, part) for name, part in tensors.items()})
 
     def _tensor(self, part: np.ndarray) -> Tensor:
         tensor = torch.from_numpy(part)
@@ -283,7 +280,7 @@ class ReplayStorage(Storage):
         records, envs = self.ring.contents()
         device = torch.device("cpu") if data_to_cpu else self.device
         fields = {**to_fields(records, self._spaces), "env_indices": envs}
-        return tree_map(lambda part: torch.tensor(part, device=device), fields)
+        return {name: tree_map(lambda part: torch.tensor(part, device=device), part) for name, part in fields.items()}
 
     def insert_data_slice(self, new_data: dict[str, Any]) -> None:
         self.reset()

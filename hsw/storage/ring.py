@@ -83,11 +83,13 @@ class Ring:
     def lows(self) -> np.ndarray:
         """The oldest row of each env that still stands, [N]."""
         written = self.heads + (self.steps > 0)
-        return np.maximum(self._floors, written - self.slots)
+        lows: np.ndarray = np.maximum(self._floors, written - self.slots)
+        return lows
 
     def places(self, envs: Any, rows: Any) -> np.ndarray:
         """Indices of rows into the memory."""
-        return self._base[envs] + rows % self.slots
+        places: np.ndarray = self._base[envs] + rows % self.slots
+        return places
 
     def moved(self, places: np.ndarray, by: Any) -> np.ndarray:
         """Places so many rows later or earlier, at most a whole ring, in the same env."""
@@ -95,7 +97,8 @@ class Ring:
         moved = slots + by
         moved -= self.slots * (moved >= self.slots)
         moved += self.slots * (moved < 0)
-        return moved if slots is places else places - slots + moved
+        there: np.ndarray = moved if slots is places else places - slots + moved
+        return there
 
     def records(self, places: np.ndarray) -> np.ndarray:
         """A copy of the records at these places."""
@@ -127,7 +130,8 @@ class Ring:
     def ordered(self, firsts: np.ndarray) -> np.ndarray:
         """Places of all transitions from these rows on, env after env, oldest first."""
         places = self._span(firsts, self.heads)
-        return places[self.offsets[places] >= 0]
+        found: np.ndarray = places[self.offsets[places] >= 0]
+        return found
 
     def _span(self, begin: Sequence[int] | np.ndarray, end: Sequence[int] | np.ndarray) -> np.ndarray:
         rows = [self.places(n, np.arange(begin[n], end[n])) for n in range(self.num_envs)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -16,19 +16,8 @@ from hsw.errors import ConfigError
 from hsw.returns import gae
 from hsw.spaces import SpaceLike, read_space, tree_map
 from hsw.storage.base import Storage, gather
+from hsw.storage.batches import RolloutBatch
 from hsw.storage.rows import RowWriter
-
-
-@dataclass(frozen=True)
-class RolloutBatch:
-    """A minibatch of B valid rows; log_probs and values are those of the acting policy."""
-
-    obs: Any
-    actions: Tensor
-    log_probs: Tensor
-    values: Tensor
-    advantages: Tensor
-    returns: Tensor
 
 
 class RolloutStorage(Storage):
@@ -266,7 +255,7 @@ class RolloutStorage(Storage):
         for _ in range(num_epochs):
             order = torch.randperm(len(rows), generator=self.generator) if shuffle else torch.arange(len(rows))
             for indices in rows[order.to(rows.device)].tensor_split(num_mini_batch):
-                yield self.Batch(**{name: gather(field, indices) for name, field in flat.items()})
+                yield self.on_batch(self.Batch(**{name: gather(field, indices) for name, field in flat.items()}))
 
     def sample(self, num_mini_batch: int = 8) -> Iterator[Any]:
         """One epoch of shuffled minibatches."""
@@ -311,10 +300,20 @@ class RolloutStorage(Storage):
         self.step = num_rows
 
     def state_dict(self) -> dict[str, Any]:
-        return {"data": self.get_all_buffer_data(data_to_cpu=True), "generator": self.generator.get_state()}
+        # An update that is to come finds what before_gradients made, which does not run twice.
+        made = {"advantages": self.advantages, "returns": self.returns, "values": self.values} if self.ready else {}
+        return {
+            "data": self.get_all_buffer_data(data_to_cpu=True),
+            "made": {name: part.clone().cpu() for name, part in made.items()},
+            "generator": self.generator.get_state(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.insert_data_slice(state["data"])
+        made = state.get("made", {})  # a checkpoint of hsw 0.1 has none
+        for name, part in made.items():
+            getattr(self, name).copy_(part)
+        self.ready = bool(made)
         self.generator.set_state(state["generator"])
 
     def _row_fields(self) -> tuple[str, ...]:

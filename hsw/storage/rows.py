@@ -51,3 +51,9 @@ class RowWriter:
         if isinstance(values, Tensor):
             return values.numpy() if values.is_cpu and not values.requires_grad else values.detach().cpu().numpy()
         return np.asarray(values)
+
+
+def share(tensor: Tensor) -> Tensor:
+    """The same tensor, in memory that other processes see too."""
+    shared: Tensor = tensor.share_memory_()  # type: ignore[no-untyped-call]
+    return shared

@@ -18,6 +18,7 @@ from torch import nn
 from hsw.agent import DistributedAgent
 from hsw.agent import actor as actor_module
 from hsw.agent.actor import SharedWeights
+from hsw.agent.weights import write_weights
 from hsw.algorithm import IMPALA
 from hsw.env import VectorEnv
 from hsw.errors import ConfigError, CorruptError, NonFiniteError
@@ -367,7 +368,7 @@ def test_weights_that_cannot_be_begun_with_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CorruptError, match="cannot be read"):
         agent.train(100, init_model_path=tmp_path / "rubbish")
     other = distributed_agent(hidden_dim=9, folder=tmp_path / "run")
-    other._save_weights()
+    write_weights(tmp_path / "run" / "pretrained-default.safetensors", other.policy)
     with pytest.raises(ConfigError, match="is of another network"):
         agent.train(100, init_model_path=tmp_path / "run" / "pretrained-default.safetensors")
 
