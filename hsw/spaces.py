@@ -48,7 +48,7 @@ class SpaceSpec:
 
     @property
     def is_image(self) -> bool:
-        """A three-dimensional Box of bytes or booleans."""
+        """A three-dimensional Box of bytes or booleans: what hsw 0.1.0 knew for an image."""
         return self.type == "Box" and len(self.shape) == 3 and self.dtype in ("uint8", "bool")
 
     @property

@@ -98,6 +98,8 @@ def _check_nested(node: Any, path: str, allowed: Iterable[str]) -> None:
             hints = _parameters(resolve_target(node["_target_"], allowed))
             if re.fullmatch(r"env\.(eval_)?wrappers\.\d+", path):
                 hints = _of_wrapper(hints)
+            elif path in ("network.encoder", "network.distribution"):
+                hints = dict(list(hints.items())[1:])  # the space is handed over
             inner = {key: value for key, value in node.items() if not key.startswith("_")}
             _check_node(inner, path, hints, {path: hints})
         for key, value in node.items():

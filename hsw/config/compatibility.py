@@ -7,10 +7,9 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
-
 from hsw.agent.protocols import listed, missing
 from hsw.errors import ConfigError
+from hsw.network import Policy
 
 
 def check_pairs(targets: Mapping[str, Any], options: Mapping[str, Mapping[str, Any]]) -> None:
@@ -84,7 +83,8 @@ def _lacks_as_policy(algorithm: Any, candidate: Any) -> str:
         return _lacks_of(kind, candidate)
     if issubclass(candidate, kind):
         return ""
-    names = [name for name in dir(kind) if not name.startswith("_") and not hasattr(nn.Module, name)]
+    given_to_all = set(dir(Policy)) - Policy.__abstractmethods__  # the loop asks for what it needs of these
+    names = [name for name in dir(kind) if not name.startswith("_") and name not in given_to_all]
     gone = [name for name in names if callable(getattr(kind, name)) and not hasattr(candidate, name)]
     if gone:
         return f"it is no {kind.__name__}, and has no {listed(gone)}"

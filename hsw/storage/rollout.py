@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Iterator
 from dataclasses import fields
 from typing import Annotated, Any, ClassVar
@@ -12,12 +11,13 @@ import torch
 from torch import Tensor
 
 from hsw.bounds import Range
+from hsw.device import move_owned
 from hsw.errors import ConfigError
 from hsw.returns import gae
 from hsw.spaces import SpaceLike, read_space, tree_map
 from hsw.storage.base import Storage, gather
 from hsw.storage.batches import RolloutBatch
-from hsw.storage.rows import RowWriter
+from hsw.storage.rows import RowWriter, warn_if_reset
 
 
 class RolloutStorage(Storage):
@@ -72,17 +72,10 @@ class RolloutStorage(Storage):
         return tuple(names[names.index("next_obs") + 1 :])
 
     def to(self, device: torch.device | str) -> None:
-        if self.obs is None:
-            super().to(device)
-            return
-        stored, ready = self.get_all_buffer_data(), self.ready
-        computed = (self.values[-1], self.advantages, self.returns)
         super().to(device)
-        self.obs = None
-        self.insert_data_slice(stored)
-        for own, new in zip((self.values[-1], self.advantages, self.returns), computed, strict=True):
-            own.copy_(new)
-        self.ready = ready
+        if self.obs is not None:
+            move_owned(self, self.device)
+            self._view_rows()
 
     @property
     def full(self) -> bool:
@@ -100,7 +93,10 @@ class RolloutStorage(Storage):
             setattr(self, name, torch.zeros(rows + (name == "values"), num_envs, device=device))
         self.advantages = torch.zeros(rows, num_envs, device=device)
         self.returns = torch.zeros(rows, num_envs, device=device)
-        self._writer = RowWriter(device, num_envs)
+        self._view_rows()
+
+    def _view_rows(self) -> None:
+        self._writer = RowWriter(self.device, self.num_envs)
         self._rows = {name: self._writer.views(getattr(self, name)) for name in self._row_fields()}
 
     def add(
@@ -153,7 +149,8 @@ class RolloutStorage(Storage):
             raise ConfigError(f"the rollout of {self.num_steps} steps is full; update() or reset() begins the next one")
         t, rows, writer = self.step, self._rows, self._writer
         if valid is None:
-            self._warn_if_cut(t, obs)
+            if t > 0:
+                warn_if_reset(self.truncateds[t - 1], tree_map(lambda part: part[t], self.obs), obs)
             valid = True
         writer.write(rows["obs"], t, obs)
         # Row t + 1's obs: what add writes there next, and the last row's only record of where it led.
@@ -166,24 +163,6 @@ class RolloutStorage(Storage):
         for name, extra in extras.items():
             rows[name][t] = writer.flat(extra)
         self.step += 1
-
-    def _warn_if_cut(self, t: int, obs: Any) -> None:
-        """A caller that leaves valid out may be one whose envs reset within the step; then V_next is another's."""
-        if t == 0 or not self.truncateds[t - 1].any():
-            return
-        same: list[bool] = []
-        cut = self.truncateds[t - 1]
-        tree_map(
-            lambda row, new: same.append(torch.equal(row[t][cut], torch.as_tensor(new, device=self.device)[cut])),
-            self.obs,
-            obs,
-        )
-        if not all(same):
-            warnings.warn(
-                "after a truncation obs is not the next_obs of the step before: values[t + 1] will bootstrap from the "
-                "next episode; step the environments in NEXT_STEP mode and pass valid",
-                stacklevel=4,
-            )
 
     def truncate(self) -> None:
         """Cut the episodes that are running after the last row, because their environments could not be restored."""

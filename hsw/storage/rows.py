@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from hsw.spaces import tree_map
+from hsw.spaces import leaves, tree_map
 
 
 class RowWriter:
@@ -57,3 +58,20 @@ def share(tensor: Tensor) -> Tensor:
     """The same tensor, in memory that other processes see too."""
     shared: Tensor = tensor.share_memory_()  # type: ignore[no-untyped-call]
     return shared
+
+
+def warn_if_reset(cut: Tensor, next_obs: Any, obs: Any) -> None:
+    """A caller that leaves valid out may be one whose envs reset within the step; then V_next is another episode's.
+
+    Args:
+        cut: Where the step before was truncated, [N].
+        next_obs: Where it led, [N, ...], or a dict of them.
+        obs: What the caller takes for it.
+    """
+    pairs = zip(leaves(next_obs), leaves(obs), strict=True)
+    if cut.any() and not all(torch.equal(a[cut], torch.as_tensor(b, device=a.device)[cut]) for a, b in pairs):
+        warnings.warn(
+            "after a truncation obs is not the next_obs of the step before: values[t + 1] will bootstrap from the "
+            "next episode; step the environments in NEXT_STEP mode and pass valid",
+            stacklevel=4,
+        )

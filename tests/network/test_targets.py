@@ -96,6 +96,8 @@ def test_a_target_of_an_unknown_package_or_argument_is_refused(part):
         check(compose(f"network.{part}={{_target_:{HERE}.Wide}}"))
     with pytest.raises(ConfigError, match=f"there is no network.{part}.widht"):
         check(compose("allow=[tests]", f"network.{part}={{_target_:{HERE}.Wide,widht:3}}"))
+    with pytest.raises(ConfigError, match=f"there is no network.{part}.space"):  # the program hands it over
+        check(compose("allow=[tests]", f"network.{part}={{_target_:{HERE}.Wide,space:3}}"))
 
 
 @pytest.mark.parametrize("kind", KINDS)
