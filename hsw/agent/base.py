@@ -79,6 +79,7 @@ class Agent(ABC):
         self.iteration_start = 0  # a resumed run may be in the midst of an iteration
         self.best_score: float | None = None
         self.last_score: float | None = None  # of the last evaluation in this process
+        self.last_scores: dict[str, Any] | None = None  # all of it
         self.every_eval = Every(eval_interval)
         self.every_log = Every(None)  # of loops that take many updates to a logged row
         self.episode_returns: deque[float] = deque(maxlen=100)
@@ -178,6 +179,7 @@ class Agent(ABC):
                 self.seed,
                 self.device,
                 stop=lambda: self.services.signals.requested is not None,
+                on_episode=self.services.progress.evaluating,
             )
         finally:
             if own:
@@ -188,7 +190,8 @@ class Agent(ABC):
 
     def _evaluate(self) -> dict[str, Any]:
         scores = self.eval()
-        self.last_score = scores["mean"]
+        self.last_score, self.last_scores = scores["mean"], scores
+        self.services.progress.evaluated(self.step, scores)
         self.every_eval.done(self.step)
         names = ("mean", "std", "min", "max")
         success = {"eval/success": scores["success"]} if "success" in scores else {}

@@ -28,6 +28,7 @@ def evaluate(
     stop: Callable[[], bool] = lambda: False,
     on_step: Callable[[VectorEnv], None] | None = None,
     max_episode_steps: int = 108_000,
+    on_episode: Callable[[int, int], None] = lambda done, num_episodes: None,
 ) -> dict[str, Any] | None:
     """Play whole episodes and report their returns.
 
@@ -45,6 +46,7 @@ def evaluate(
         on_step: Called after reset and every row, for a recording.
         max_episode_steps: About so many end an episode that may never end otherwise: it counts as it stands, and its
             environment plays no more of them. Half an hour of an Atari game, by default.
+        on_episode: Called at the beginning and after every episode, with how many are played and N.
 
     Returns:
         mean, std, min, max and the list `returns` of undiscounted returns in the environment's own rewards, and
@@ -66,7 +68,9 @@ def evaluate(
             returns.append(episode.episode_return)
             lengths.append(episode.length)
             successes.append(episode.success)
+            on_episode(len(returns), num_episodes)
 
+        on_episode(0, num_episodes)
         obs, memory = env.reset(), policy.initial_memory(env.num_envs)
         while (shares > 0).any():
             if on_step:
