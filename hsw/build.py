@@ -12,6 +12,8 @@ from hsw.agent import Agent
 from hsw.config.resolved import SPACES
 from hsw.env import VectorEnv
 from hsw.errors import ConfigError
+from hsw.run.logger import Logger
+from hsw.run.metrics import LoggerLike
 from hsw.run.services import Run
 from hsw.seeding import ENV, EVAL_ENV, derive_seed, seed_everything
 from hsw.spaces import SpaceSpec, policy_space, read_space, space_config
@@ -83,6 +85,14 @@ def _comparable(key: str, space: Any) -> SpaceSpec:
     """A space as policies see it: an older run's config may have the dtype of the environment's own actions."""
     spec = read_space(space)
     return policy_space(spec) if key == "action_space" else spec
+
+
+def build_loggers(node: DictConfig) -> LoggerLike:
+    """The loggers that a config names: one target, or several by name."""
+    if "_target_" in node:
+        logger: Logger = build(node)
+        return logger
+    return {str(name): build(one) for name, one in node.items() if one is not None}
 
 
 def build(node: DictConfig, convert: str = "none", /, **objects: Any) -> Any:

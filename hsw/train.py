@@ -166,7 +166,7 @@ def _preset() -> str:
     """The preset whose values the run took, if there is one."""
     preset = HydraConfig.get().runtime.choices.get("preset")
     taken = preset and (conf_folder() / "preset" / f"{preset}.yaml").is_file()
-    return preset if taken else "none: defaults are generic"
+    return str(preset) if taken else "none: defaults are generic"
 
 
 @contextlib.contextmanager
@@ -183,12 +183,11 @@ def open_run(config: DictConfig, folder: RunFolder, resume: bool) -> Iterator[An
     """
     import torch
 
-    from hsw.build import build_agent
+    from hsw.build import build_agent, build_loggers
     from hsw.run.services import Run
 
     torch.set_num_threads(config.threads)
-    logger = hydra.utils.instantiate(config.logger)
-    run = Run(folder, logger, checkpoint_interval=config.checkpoint_interval, quiet=config.quiet)
+    run = Run(folder, build_loggers(config.logger), checkpoint_interval=config.checkpoint_interval, quiet=config.quiet)
     agent = build_agent(config, run, run.load() if resume else None)
     try:
         saved: Any = OmegaConf.to_container(config, resolve=True)

@@ -20,7 +20,7 @@ METRICS = {
     "success": ("eval/success", "train/success"),
 }
 _PERHAPS_OF_A_RUN = {"config.yaml", "status.json", "train.log", "run.lock", "versions.json"}  # or of a study
-_WITHIN_A_RUN = {"checkpoints", "best", "tensorboard", "wandb"}
+_WITHIN_A_RUN = {"checkpoints", "best", "tensorboard", "wandb", "mlruns"}
 _LARGEST = 1e100  # beyond it sums and squares are no numbers
 _MAX_DEPTH = 100
 _MAX_LEAVES = 20_000  # of a config: YAML's aliases can make a few lines into more than memory holds

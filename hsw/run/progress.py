@@ -64,7 +64,7 @@ class Progress:
         if not self._playing:
             self._playing_since = now
         first, self._playing = not self._playing, f"evaluating {done}/{num_episodes}"
-        if sys.stderr.isatty() and first or self._is_due(now):
+        if (sys.stderr.isatty() and first) or self._is_due(now):
             self._show(now)
 
     def evaluated(self, step: int, scores: Mapping[str, Any]) -> None:
