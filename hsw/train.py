@@ -184,6 +184,7 @@ def open_run(config: DictConfig, folder: RunFolder, resume: bool) -> Iterator[An
     import torch
 
     from hsw.build import build_agent, build_loggers
+    from hsw.run.provenance import record_session
     from hsw.run.services import Run
 
     torch.set_num_threads(config.threads)
@@ -192,7 +193,7 @@ def open_run(config: DictConfig, folder: RunFolder, resume: bool) -> Iterator[An
     try:
         saved: Any = OmegaConf.to_container(config, resolve=True)
         folder.write_text("config.yaml", OmegaConf.to_yaml(OmegaConf.create(saved)))
-        folder.write_versions()
+        record_session(folder.path, resume)
         run.config = saved
         yield agent
     finally:
