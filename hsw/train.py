@@ -139,7 +139,7 @@ def _train_to_end(config: DictConfig, folder: RunFolder, resume: bool) -> JobOut
     outcome = JobOutcome("running")
     try:
         with open_run(config, folder, resume) as agent:
-            facts = facts_of(agent, agent.services.config, folder.path, "" if resume else _preset())
+            facts = facts_of(agent, agent.services.config, folder.path, _preset(config, resume))
             tell(header(facts), quiet=config.quiet or in_sweep())
             if resume:
                 log.info("resumed at step %d", agent.step)
@@ -162,8 +162,10 @@ def _train_to_end(config: DictConfig, folder: RunFolder, resume: bool) -> JobOut
     return outcome
 
 
-def _preset() -> str:
-    """The preset whose values the run took, if there is one."""
+def _preset(config: DictConfig, resume: bool) -> str:
+    """The preset whose values the run took, if there is one; of a resumed run its config tells, or nothing does."""
+    if "preset" in config or resume:
+        return str(config.get("preset") or ("none: defaults are generic" if "preset" in config else ""))
     preset = HydraConfig.get().runtime.choices.get("preset")
     taken = preset and (conf_folder() / "preset" / f"{preset}.yaml").is_file()
     return str(preset) if taken else "none: defaults are generic"

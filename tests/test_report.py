@@ -382,6 +382,19 @@ def test_runs_of_different_code_are_told(tmp_path):
     assert study_of(tmp_path)["notes"] == ["the runs had different git: abc, def"]
 
 
+def test_the_preset_of_each_group_is_told_where_runs_say_it(tmp_path):
+    leave_run(tmp_path / "a", 1, preset="ppo_cartpole")
+    leave_run(tmp_path / "b", 2, preset="ppo_cartpole")
+    assert "- Preset: ppo_cartpole.\n" in to_markdown(report([tmp_path], curves=False, reps=50))
+    leave_run(tmp_path / "c", 1, preset=None, algorithm="DAAC")
+    leave_run(tmp_path / "old", 2, algorithm="SAC")  # of 0.1.0, which does not say
+    study = study_of(tmp_path)
+    assert study["presets"] == {"algorithm=PPO": ["ppo_cartpole"], "algorithm=DAAC": ["none, general values"]}
+    assert "preset" not in study["varied"]  # its values stand in the keys themselves
+    text = to_markdown(report([tmp_path], curves=False, reps=50))
+    assert "- Preset: algorithm=PPO: ppo_cartpole; algorithm=DAAC: none, general values.\n" in text
+
+
 def test_a_resumed_run_was_made_by_its_first_command_and_says_what_changed_since(tmp_path):
     first = {"hsw": "0.1.0", "git": "abc", "command": ["/a/hsw/train.py", "x=1"]}  # as 0.1.0 told of a run
     repository = {"root": "/home", "commit": "123", "changed": True, "diff": "git-2.diff"}

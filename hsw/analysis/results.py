@@ -197,6 +197,8 @@ def _read_config(run: RunResult) -> None:
         flat[key] = value
         if len(flat) > _MAX_LEAVES:
             raise ValueError(f"config.yaml has more than {_MAX_LEAVES} values")
+    if "preset" in tree:
+        run.preset = str(tree["preset"]) if tree["preset"] else "none, general values"
     place = env.get("id") or env.get("game") or env.get("_target_") or "?"
     run.config, run.seed, run.budget, run.env = flat, seed, budget, str(place).rpartition(":")[2]
 
