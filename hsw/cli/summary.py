@@ -32,7 +32,7 @@ def facts_of(agent: Any, config: Mapping[str, Any], folder: Path, preset: str) -
         "agent": " · ".join(
             map(_name, (config["algorithm"], *(config[part] for part in ("agent", "storage", "network"))))
         ),
-        "environment": f"{env_name(env)}{count} · obs {obs} · actions {action}",
+        "environment": f"{env_name(env)}{count} · actions {action} · obs {obs}",
         "preset": preset,
         "encoder": _encoders(agent.policy),
         "parameters": f"{size:,}",

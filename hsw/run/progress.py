@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 _WINDOW = 30.0  # seconds over which the speed is measured
+_SOON, _STARTING = 0.5, 10.0  # seconds from which on a speed is one: of training, of what may also be starting up
 _REDRAW = 0.2  # seconds
 _RAREST = 600.0  # seconds between plain lines of a run of hours
 
@@ -29,7 +30,7 @@ class Progress:
         self._redirected: list[tuple[Any, Any]] = []
         self._begin: float | None = None
         self._last = 0.0  # when something was shown
-        self._step = 0
+        self._step = self._first = 0
         self._return: float | None = None
         self._evaluation: str | None = None  # the last one's outcome
         self._playing: str | None = None  # "evaluating 3/20"
@@ -46,12 +47,10 @@ class Progress:
             force: It is the last: show it even if the line before it is young.
         """
         now = time.monotonic()
-        if self._playing:
-            self._played += now - self._playing_since
-            self._playing = None
+        self._end_playing(now)
         self._step, self._return = step, self._return if episode_return is None else episode_return
         if self._begin is None:
-            self._begin = self._last = now
+            self._begin, self._last, self._first = now, now, step
             self._mark(now)
             self._draw_live()  # so that a terminal shows at once that something goes on
         elif force or self._is_due(now):
@@ -74,6 +73,7 @@ class Progress:
             step: At which it was.
             scores: mean, std, and success where the environment tells.
         """
+        self._end_playing(time.monotonic())
         self._evaluation = f"eval {format_scores(scores)} at step {step:,}"
         if self.quiet:
             return
@@ -92,6 +92,11 @@ class Progress:
             handler.setStream(stream)
         self._redirected.clear()
 
+    def _end_playing(self, now: float) -> None:
+        if self._playing:
+            self._played += now - self._playing_since
+            self._playing = None
+
     def _is_due(self, now: float) -> bool:
         if self.quiet or self._begin is None:
             return False
@@ -102,7 +107,8 @@ class Progress:
         """Remember when a step was reached; the speed is that of the last half minute of training."""
         seconds = now - self._played
         self._marks.append((seconds, self._step))
-        while len(self._marks) > 2 and seconds - self._marks[1][0] > _WINDOW:
+        # The first steps take as long as it takes to start.
+        while len(self._marks) > 2 and (self._marks[0][1] == self._first or seconds - self._marks[1][0] > _WINDOW):
             self._marks.popleft()
 
     def _show(self, now: float, ended: bool = False) -> None:
@@ -117,7 +123,8 @@ class Progress:
 
     def _figures(self, ended: bool = False) -> list[str]:
         (begin, first), (end, last) = self._marks[0], self._marks[-1]
-        speed = (last - first) / (end - begin) if end > begin else 0.0
+        known = end - begin >= (_SOON if first > self._first else _STARTING)
+        speed = (last - first) / (end - begin) if known else 0.0
         figures = [f"{self._step:,}/{self.total:,} steps"] + ([f"{speed:,.0f}/s"] if speed else [])
         if ended:
             return [*figures, f"in {format_seconds(time.monotonic() - (self._begin or 0.0))}"]
@@ -126,7 +133,7 @@ class Progress:
         if self._step >= self.total:  # what is left is to evaluate and to save, however long that takes
             return [*figures, "ending"]
         if not speed:
-            return [*figures, "starting" if self._step == self._marks[0][1] else "? left"]
+            return [*figures, "starting"]
         # Evaluations are to come as well, in the share of the time that they took so far.
         share = 1 + self._played / max(end - (self._begin or 0.0), 1e-9)
         return [*figures, f"{format_seconds((self.total - self._step) / speed * share)} left"]

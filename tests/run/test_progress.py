@@ -144,6 +144,15 @@ def test_the_speed_is_that_of_the_last_half_minute(capsys: Any, clock: Any) -> N
     assert "· 100/s ·" in capsys.readouterr().err.splitlines()[-1]
 
 
+def test_starting_up_is_no_measure_of_the_speed(capsys: Any, clock: Any) -> None:
+    progress = Progress(10_000, interval=0.0)
+    progress.update(0)
+    for step in range(100, 400, 100):  # actors take ten seconds to start
+        clock[0] += 10 if step == 100 else 1
+        progress.update(step)
+    assert "100/s" in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_goal_environments_have_their_success_first() -> None:
     assert format_scores({**SCORES, "success": 0.85}) == "success 0.85 · return 123.4 ± 5.0"
     assert format_scores(SCORES) == "return 123.4 ± 5.0"
