@@ -34,6 +34,7 @@ class Metrics:
         named = {_kind(loggers): loggers} if isinstance(loggers, Logger) else dict(loggers or {})
         self.loggers: dict[str, Logger] = named
         self._copying = set(named)
+        self._states: dict[str, Any] = {}  # of all loggers that the run has had, by name
         self._refused: set[tuple[str, str]] = set()  # name and kind of what a logger could not take
         self._file: Any = None
         self._start = time.time()
@@ -54,7 +55,7 @@ class Metrics:
             self._elapsed = state["elapsed"]
         self._file = path.open("ab", buffering=0)
         self._start = time.time()
-        states = _copies(state or {}, self.loggers)
+        self._states = states = _copies(state or {}, self.loggers)
         self._each("start", lambda name, logger: logger.open(folder, config, states.get(name)))
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
@@ -100,8 +101,12 @@ class Metrics:
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs to go on where this one is."""
         size = os.fstat(self._file.fileno()).st_size if self._file is not None else 0
-        copies = {name: logger.copy_state() for name, logger in self.loggers.items()}
-        return {"size": size, "elapsed": self.elapsed, "copies": copies}
+        for name, logger in self.loggers.items():  # also of those that failed: wandb's id outlives a session without it
+            try:
+                self._states[name] = json.loads(json.dumps(logger.copy_state()))
+            except Exception as error:  # a logger never ends a run, and the checkpoint holds JSON
+                self._stop(name, "state", error)
+        return {"size": size, "elapsed": self.elapsed, "copies": dict(self._states)}
 
     def _each(self, what: str, action: Callable[[str, Logger], None]) -> None:
         for name in [name for name in self.loggers if name in self._copying]:
@@ -109,10 +114,15 @@ class Metrics:
             try:
                 action(name, logger)
             except Exception as error:  # a copy never ends a run, whatever its library raises
-                self._copying.remove(name)
-                warnings.warn(f"{type(logger).__name__} stopped ({what}: {error}); metrics.jsonl goes on", stacklevel=3)
-                with contextlib.suppress(Exception):
-                    logger.abandon()
+                self._stop(name, what, error)
+
+    def _stop(self, name: str, what: str, error: Exception) -> None:
+        if name in self._copying:
+            self._copying.remove(name)
+            kind = type(self.loggers[name]).__name__
+            warnings.warn(f"{kind} stopped ({what}: {error}); metrics.jsonl goes on", stacklevel=4)
+            with contextlib.suppress(Exception):
+                self.loggers[name].abandon()
 
     def _hand(self, kind: str, action: Callable[[Logger], None]) -> None:
         for name, logger in self.loggers.items():

@@ -141,6 +141,22 @@ def test_each_copy_is_given_its_own_state_on_resume(tmp_path: Path) -> None:
     assert {name: one.taken[0][1] for name, one in again.items()} == {"a": 3, "b": 4, "new": None}
 
 
+@pytest.mark.parametrize("state", [lambda self: self.never_set, lambda self: {"a": object()}])
+def test_a_logger_that_cannot_tell_its_state_does_not_spoil_the_checkpoint(state: Any, tmp_path: Path) -> None:
+    broken = type("Broken", (Keeper,), {"copy_state": state})()
+    with pytest.warns(UserWarning, match=r"Broken stopped \(state: "):
+        end = session({"broken": broken, "good": Keeper()}, tmp_path, [1])
+    assert end["copies"] == {"good": 2}
+
+
+def test_a_session_without_a_logger_keeps_its_state_for_the_next(tmp_path: Path) -> None:
+    state = session({"a": Keeper()}, tmp_path, [1])
+    state = session({"csv": CsvLogger()}, tmp_path, [2], state)
+    again = Keeper()
+    session({"a": again}, tmp_path, [3], state)
+    assert again.taken[0] == ("open", 2)
+
+
 @pytest.mark.parametrize(("names", "heir"), [(["mine"], "mine"), (["csv", "wandb"], "wandb")])
 def test_a_checkpoint_of_0_1_0_hands_its_copys_state_on(names: list[str], heir: str, tmp_path: Path) -> None:
     loggers = {name: Keeper() for name in names}
