@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.comparisons import COMPARISONS, Comparison, Side
-from hsw.run.folder import machine
+from hsw.run.provenance import machine
 
 HERE = Path(__file__).resolve().parent
 

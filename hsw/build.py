@@ -13,6 +13,8 @@ from hsw.agent import Agent
 from hsw.config.resolved import SPACES
 from hsw.env import VectorEnv
 from hsw.errors import ConfigError
+from hsw.run.logger import Logger
+from hsw.run.metrics import LoggerLike
 from hsw.run.services import Run
 from hsw.seeding import ENV, EVAL_ENV, derive_seed, seed_everything
 from hsw.spaces import SpaceSpec, policy_space, read_space, space_config
@@ -86,6 +88,14 @@ def build_extras(config: DictConfig) -> dict[str, Any]:
 
 # Targets that are given something when the part is made that they belong to: the space, or the environment to wrap.
 _LATER = ("encoder", "distribution", "wrappers", "eval_wrappers")
+
+
+def build_loggers(node: DictConfig) -> LoggerLike:
+    """The loggers that a config names: one target, or several by name."""
+    if "_target_" in node:
+        logger: Logger = build(node)
+        return logger
+    return {str(name): build(one) for name, one in node.items() if one is not None}
 
 
 def build(node: DictConfig, convert: str = "none", /, **objects: Any) -> Any:

@@ -11,13 +11,15 @@ import math
 import os
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from hsw.analysis.comparison import compare
 from hsw.analysis.curves import draw
 from hsw.analysis.groups import Group, group_runs, keep_common
+from hsw.analysis.report_data import Report, RunRow, Study
 from hsw.analysis.results import METRICS, RunResult, find_studies, read_run
 from hsw.analysis.score_ranges import Ranges, read_ranges, read_ranges_file
 from hsw.analysis.tables import FORMATS
@@ -41,7 +43,7 @@ def report(
     curves: bool = True,
     reps: int = 2000,
     seed: int = 0,
-) -> dict[str, Any]:
+) -> Report:
     """Read runs and compare their groups.
 
     Args:
@@ -58,7 +60,7 @@ def report(
         reps, seed: Of the bootstrap.
 
     Returns:
-        Plain data, as `--format json` prints it: the studies, each with its runs, its tables and what varied.
+        The studies, each with its runs, its tables and what varied.
 
     Raises:
         ConfigError: If there is no run, or an argument is wrong.
@@ -82,20 +84,19 @@ def report(
         raise ConfigError(
             f"no run is on {', '.join(unknown)}; the environments are {', '.join(sorted(envs)) or 'none'}"
         )
-    result: dict[str, Any] = {"metric": metric, "threshold": threshold, "reps": reps, "seed": seed, "studies": []}
+    result = Report(metric, threshold, reps, seed, [])
     for number, (folder, runs) in enumerate(studies, 1):
-        study = _report_study(folder, runs, metric, threshold, ranges, unfinished, reps, seed)
-        groups = study.pop("groups")
-        drawn = [env for env in study["envs"] if any(group.counted.get(env) for group in groups)]
+        study, groups = _report_study(folder, runs, metric, threshold, ranges, unfinished, reps, seed)
+        drawn = [env for env in study.envs if any(group.counted.get(env) for group in groups)]
         if curves and drawn:
             name = "curves.png" if out is None or len(studies) == 1 else f"curves-{number}.png"
             where = out or (given[0] if len(given) == len(runs) == 1 else folder)
             if out is None and not any(where.resolve().is_relative_to(one.resolve()) for one in given):
-                study["notes"].append("no curves were drawn beside single runs; --out names a folder for them")
+                study.notes.append("no curves were drawn beside single runs; --out names a folder for them")
             else:
-                title, notes = folder.absolute().name, study["notes"]
-                study["curves"] = _draw(groups, drawn, metric, title, where / name, seed, notes)
-        result["studies"].append(study)
+                title, notes = folder.absolute().name, study.notes
+                study.curves = _draw(groups, drawn, metric, title, where / name, seed, notes)
+        result.studies.append(study)
     return result
 
 
@@ -133,7 +134,7 @@ def _report_study(
     unfinished: bool,
     reps: int,
     seed: int,
-) -> dict[str, Any]:
+) -> tuple[Study, list[Group]]:
     groups, varied = group_runs(runs, unfinished)
     envs = sorted({run.env for run in runs if run.env is not None})
     together = len(envs) > 1 and all(env in ranges for env in envs)
@@ -147,38 +148,47 @@ def _report_study(
     labels |= {r.name: group.label for group in groups for by_seed in group.counted.values() for r in by_seed.values()}
     versions, notes = _what_ran(runs)
     commands = {run.command for run in runs}
-    return {
-        "folder": str(folder),
-        "envs": envs,
-        "varied": varied,
-        "versions": versions,
-        "command": commands.pop() if len(commands) == 1 else None,
-        "notes": notes,
-        "groups": groups,
-        "tables": [
+    study = Study(
+        folder=str(folder),
+        envs=envs,
+        varied=varied,
+        versions=versions,
+        command=commands.pop() if len(commands) == 1 else None,
+        notes=notes,
+        tables=[
             compare(groups, some, {env: ranges[env] for env in some if env in ranges}, metric, threshold, reps, seed)
             for some in ([envs] if together else [[env] for env in envs])
         ],
-        "runs": [
-            {
-                "run": run.name,
-                "group": labels.get(run.name),
-                "env": run.env,
-                "seed": run.seed,
-                "status": run.status,
-                "counted": run.name in counted,
-                "steps": run.steps,
-                "budget": run.budget,
-                "seconds": run.seconds,
-                "speed": run.speed,
-                "score": run.score,
-                "notes": run.notes
-                + [reason for reason in (left_out.get(run.name),) if reason not in (None, run.status)],
-            }
+        runs=[
+            RunRow(
+                run=run.name,
+                group=labels.get(run.name),
+                env=run.env,
+                seed=run.seed,
+                status=run.status,
+                counted=run.name in counted,
+                steps=run.steps,
+                budget=run.budget,
+                seconds=run.seconds,
+                speed=run.speed,
+                score=run.score,
+                notes=run.notes + [why for why in (left_out.get(run.name),) if why is not None and why != run.status],
+            )
             for run in runs
         ],
-        "curves": None,
-    }
+        presets=_presets(runs, labels),
+    )
+    return study, groups
+
+
+def _presets(runs: Sequence[RunResult], labels: Mapping[str, str]) -> dict[str, list[str]]:
+    """Whose values each group took; nothing of groups that do not say."""
+    told: dict[str, list[str]] = {}
+    for run in runs:
+        if run.preset is not None and run.name in labels:
+            names = told.setdefault(labels[run.name], [])
+            names += [run.preset] if run.preset not in names else []
+    return told
 
 
 def _what_ran(runs: Sequence[RunResult]) -> tuple[dict[str, list[str]], list[str]]:
@@ -224,7 +234,7 @@ def main() -> None:
     file, ranges = options.pop("ranges"), read_ranges(options.pop("normalize"))
     spare = read_ranges_file(file) if file else None
     result = report(options.pop("folders"), ranges=ranges, spare_ranges=spare, **options)
-    result["command"] = shlex.join(["python", "-m", "hsw.report", *sys.argv[1:]])
+    result.command = shlex.join(["python", "-m", "hsw.report", *sys.argv[1:]])
     print(_encodable(FORMATS[kind](result)))
     if out is not None:
         _write(out / f"report.{kind}", _encodable(FORMATS[kind](_seen_from(out, result))))
@@ -235,10 +245,10 @@ def _encodable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def _seen_from(out: Path, result: dict[str, Any]) -> dict[str, Any]:
+def _seen_from(out: Path, result: Report) -> Report:
     """With the curves' paths as links of a file in out."""
-    studies = [{**one, "curves": one["curves"] and os.path.relpath(one["curves"], out)} for one in result["studies"]]
-    return {**result, "studies": studies}
+    links = [one.curves and os.path.relpath(one.curves, out) for one in result.studies]
+    return replace(result, studies=[replace(one, curves=link) for one, link in zip(result.studies, links, strict=True)])
 
 
 def _write(path: Path, text: str) -> None:

@@ -132,14 +132,19 @@ def _begin_again(folder: Path) -> bool:
 
 def _train_to_end(config: DictConfig, folder: RunFolder, resume: bool) -> JobOutcome:
     """Build and train in a folder that this process owns. Errors are in the outcome, not raised."""
+    from hsw.cli.summary import facts_of, last_lines
+    from hsw.run.header import header, tell
+
     log = logging.getLogger("hsw")
     outcome = JobOutcome("running")
     try:
         with open_run(config, folder, resume) as agent:
+            facts = facts_of(agent, agent.services.config, folder.path, _preset(config, resume))
+            tell(header(facts), quiet=config.quiet or in_sweep())
             if resume:
                 log.info("resumed at step %d", agent.step)
             try:
-                scores = agent.train(agent.num_train_steps)
+                agent.train(agent.num_train_steps)
             finally:
                 outcome.steps, outcome.score = agent.step, agent.last_score
                 outcome.seconds = round(agent.services.logger.elapsed, 3)
@@ -149,10 +154,21 @@ def _train_to_end(config: DictConfig, folder: RunFolder, resume: bool) -> JobOut
         log_error(error, str(outcome.error))
         return outcome
     outcome.status, outcome.exit_code = "done", 0
-    if scores is not None:
-        log.info("return %.1f ± %.1f over %d episodes", scores["mean"], scores["std"], len(scores["returns"]))
-    log.info("done: %s", folder.path)
+    lines = last_lines(agent.last_scores, agent.step, outcome.seconds, folder.path, sys.argv[0], list(config.allow))
+    if config.quiet or in_sweep():
+        log.info("%s: %s", " ".join(lines.splitlines()[0].split()), folder.path)
+    else:
+        tell(lines)
     return outcome
+
+
+def _preset(config: DictConfig, resume: bool) -> str:
+    """The preset whose values the run took, if there is one; of a resumed run its config tells, or nothing does."""
+    if "preset" in config or resume:
+        return str(config.get("preset") or ("none: defaults are generic" if "preset" in config else ""))
+    preset = HydraConfig.get().runtime.choices.get("preset")
+    taken = preset and (conf_folder() / "preset" / f"{preset}.yaml").is_file()
+    return str(preset) if taken else "none: defaults are generic"
 
 
 @contextlib.contextmanager
@@ -169,14 +185,14 @@ def open_run(config: DictConfig, folder: RunFolder, resume: bool) -> Iterator[An
     """
     import torch
 
-    from hsw.build import build_agent
+    from hsw.build import build_agent, build_loggers
+    from hsw.run.provenance import record_session
     from hsw.run.services import Run
 
     torch.set_num_threads(config.threads)
-    logger = hydra.utils.instantiate(config.logger)
     run = Run(
         folder,
-        logger,
+        build_loggers(config.logger),
         checkpoint_interval=config.checkpoint_interval,
         quiet=config.quiet,
         checkpoint_keep=config.get("checkpoint_keep", 2),
@@ -185,7 +201,7 @@ def open_run(config: DictConfig, folder: RunFolder, resume: bool) -> Iterator[An
     try:
         saved: Any = OmegaConf.to_container(config, resolve=True)
         folder.write_text("config.yaml", OmegaConf.to_yaml(OmegaConf.create(saved)))
-        folder.write_versions()
+        record_session(folder.path, resume)
         run.config = saved
         yield agent
     finally:

@@ -23,7 +23,7 @@ from omegaconf import DictConfig
 from hsw import train
 from hsw.agent import Agent
 from hsw.append_log import AppendLog
-from hsw.build import build_agent
+from hsw.build import build_agent, build_loggers
 from hsw.config.files import conf_folder
 from hsw.config.resolved import check
 from hsw.errors import Interrupted
@@ -179,9 +179,9 @@ def agent_of(*overrides: str, folder: Path | None = None) -> Iterator[Agent]:
     config = compose(*tiny(recipe), *overrides)
     plain, _ = check(config)
     run_folder = RunFolder(folder) if folder else None
-    logger = hydra.utils.instantiate(config.logger)
+    loggers = build_loggers(config.logger)
     try:
-        agent = build_agent(config, Run(run_folder, logger, plain, config.checkpoint_interval))
+        agent = build_agent(config, Run(run_folder, loggers, plain, config.checkpoint_interval))
         try:
             yield agent
         finally:

@@ -15,6 +15,7 @@ from rliable import library, metrics
 
 from hsw.analysis.estimates import aggregate, normalise, probability_of_improvement
 from hsw.analysis.groups import CANNOT_MATTER, group_runs
+from hsw.analysis.report_data import plain
 from hsw.analysis.results import find_studies, read_run
 from hsw.analysis.tables import to_csv, to_json, to_markdown
 from hsw.config.settings import CHANGEABLE
@@ -72,7 +73,7 @@ def leave_run(folder, seed=1, score=100.0, algorithm="PPO", env="CartPole-v1", r
 
 
 def study_of(folder, **options):
-    (study,) = report([folder], curves=False, reps=50, **options)["studies"]
+    (study,) = plain(report([folder], curves=False, reps=50, **options))["studies"]
     return study
 
 
@@ -236,7 +237,7 @@ def test_no_run_is_hidden(tmp_path):
         "cut": "unfinished",
         "ppo-2": "done",  # of the two with seed 2, the first counts
     }
-    text = to_markdown({"metric": "return", "reps": 1, "seed": 0, "studies": [study]})
+    text = to_markdown(report([tmp_path], curves=False, reps=50))
     for words in ("| began |", "| broken |", "| cut |", "seed 2 is also in again", "has one seed, so no intervals"):
         assert words in text
     assert "algorithm=DAAC has the seeds 1 of 1, 2, 3" in text
@@ -381,6 +382,36 @@ def test_runs_of_different_code_are_told(tmp_path):
     assert study_of(tmp_path)["notes"] == ["the runs had different git: abc, def"]
 
 
+def test_the_preset_of_each_group_is_told_where_runs_say_it(tmp_path):
+    leave_run(tmp_path / "a", 1, preset="ppo_cartpole")
+    leave_run(tmp_path / "b", 2, preset="ppo_cartpole")
+    assert "- Preset: ppo_cartpole.\n" in to_markdown(report([tmp_path], curves=False, reps=50))
+    leave_run(tmp_path / "c", 1, preset=None, algorithm="DAAC")
+    leave_run(tmp_path / "old", 2, algorithm="SAC")  # of 0.1.0, which does not say
+    study = study_of(tmp_path)
+    assert study["presets"] == {"algorithm=PPO": ["ppo_cartpole"], "algorithm=DAAC": ["none, general values"]}
+    assert "preset" not in study["varied"]  # its values stand in the keys themselves
+    text = to_markdown(report([tmp_path], curves=False, reps=50))
+    assert "- Preset: algorithm=PPO: ppo_cartpole; algorithm=DAAC: none, general values.\n" in text
+
+
+def test_a_resumed_run_was_made_by_its_first_command_and_says_what_changed_since(tmp_path):
+    first = {"hsw": "0.1.0", "git": "abc", "command": ["/a/hsw/train.py", "x=1"]}  # as 0.1.0 told of a run
+    repository = {"root": "/home", "commit": "123", "changed": True, "diff": "git-2.diff"}
+    second = {
+        "began": "now",
+        "hsw": "0.2.0",
+        "git": "abc",
+        "repository": repository,
+        "command": ["hsw-train", "resume=a"],
+    }
+    (leave_run(tmp_path / "a", 1) / "versions.json").write_text(json.dumps([first, second]))
+    study = study_of(tmp_path)
+    assert study["command"] == "python -m hsw.train x=1"
+    assert study["versions"] == {"hsw": ["0.2.0"], "git": ["abc"], "repository": ["123 with changes"]}
+    assert study["runs"][0]["notes"] == ["its sessions had different hsw: 0.1.0, 0.2.0"]
+
+
 def test_each_sweep_is_a_study_and_found_at_any_depth(tmp_path):
     for study in ("multirun/one", "multirun/2026/two"):
         for job in (2, 10):
@@ -472,9 +503,9 @@ def test_what_cannot_be_written_is_told_and_the_tables_are_there(tmp_path):
 
 def test_curves_go_only_where_runs_were_named(tmp_path):
     one, other = (leave_run(tmp_path / "study" / name, seed) for seed, name in enumerate("ab"))
-    (study,) = report([one], reps=50)["studies"]
+    (study,) = plain(report([one], reps=50))["studies"]
     assert study["curves"] == str(one / "curves.png")
-    (study,) = report([one, other], reps=50)["studies"]
+    (study,) = plain(report([one, other], reps=50))["studies"]
     assert (study["curves"], study["notes"][0][:30]) == (None, "no curves were drawn beside si")
     assert not (tmp_path / "study" / "curves.png").exists()
 
@@ -482,8 +513,7 @@ def test_curves_go_only_where_runs_were_named(tmp_path):
 def test_text_of_runs_is_neither_markup_nor_a_formula(tmp_path):
     for seed in (1, 2):
         leave_run(tmp_path / "co$t^$" / f"=1+{seed}", seed, env=f"<b>*x*`\x1b[2J{seed}")
-    (study,) = report([tmp_path / "co$t^$"], reps=50)["studies"]
-    data = {"metric": "return", "threshold": None, "reps": 50, "seed": 0, "studies": [study]}
+    data = report([tmp_path / "co$t^$"], reps=50)
     text = to_markdown(data)
     assert "\\<b>\\*x\\*\\` [2J1: return" in text
     assert "\x1b" not in text + to_csv(data)
@@ -499,4 +529,4 @@ def test_a_hundred_runs_take_less_than_twenty_seconds(tmp_path):
     for render in (to_markdown, to_csv, to_json):
         render(data)
     assert time.monotonic() - start < 20
-    assert len(data["studies"][0]["tables"][0]["groups"]) == 20
+    assert len(data.studies[0].tables[0].groups) == 20

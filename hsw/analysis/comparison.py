@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from hsw.analysis.curves import has_curve, points_of
-from hsw.analysis.estimates import Estimate, aggregate, normalise, probability_of_improvement
+from hsw.analysis.estimates import aggregate, normalise, probability_of_improvement
 from hsw.analysis.groups import Group
+from hsw.analysis.report_data import GroupRow, Improvement, Reached, Table
 from hsw.analysis.results import RunResult
 from hsw.analysis.score_ranges import Ranges
 
@@ -26,7 +27,7 @@ def compare(
     threshold: float | None,
     reps: int,
     seed: int,
-) -> dict[str, Any]:
+) -> Table:
     """The groups' figures on one environment, or over several as tasks.
 
     Args:
@@ -38,7 +39,7 @@ def compare(
         reps, seed: Of the bootstrap.
 
     Returns:
-        Plain data: a row per group, the probabilities of improvement, and what a reader has to know.
+        A row per group, the probabilities of improvement, and what a reader has to know.
     """
     groups = [group for group in all_groups if any(env in group.counted for env in envs)]
     gamma = 1.0 if ranges else threshold
@@ -46,22 +47,26 @@ def compare(
     evaluations = has_curve(everyone)
     scores = {n: _scores(group, envs, ranges) for n, group in enumerate(groups)}
     most = {s for group in groups for s in group.seeds(envs)}
-    notes, rows = [], []
+    notes: list[str] = []
+    rows: list[GroupRow] = []
     for n, group in enumerate(groups):
         seeds, score = group.seeds(envs), scores[n]
         used = [group.counted[env][one] for env in envs for one in seeds]
         figures = aggregate(score, reps, seed, gamma) if seeds else {}
         rows.append(
-            {
-                "group": group.label,
-                "seeds": seeds,
-                "not_counted": sum(len(group.left_out.get(env, ())) for env in envs),
-                **{name: _estimate(figures.get(name)) for name in ("mean", "median", "iqm", "optimality_gap")},
-                "steps": statistics.median(run.steps or 0 for run in used) if used else None,
-                "seconds": _median([run.seconds for run in used]),
-                "speed": _median([run.speed for run in used if run.speed is not None]),
-                "reached": None if threshold is None else _reached(used, threshold, ranges, evaluations),
-            }
+            GroupRow(
+                group=group.label,
+                seeds=seeds,
+                not_counted=sum(len(group.left_out.get(env, ())) for env in envs),
+                mean=figures.get("mean"),
+                median=figures.get("median"),
+                iqm=figures.get("iqm"),
+                optimality_gap=figures.get("optimality_gap"),
+                steps=statistics.median(run.steps or 0 for run in used) if used else None,
+                seconds=_median([run.seconds for run in used]),
+                speed=_median([run.speed for run in used if run.speed is not None]),
+                reached=None if threshold is None else _reached(used, threshold, ranges, evaluations),
+            )
         )
         if not seeds and len(envs) > 1:
             notes.append(f"{group.label} has no seed that counts on every task, so no figures over them")
@@ -79,24 +84,20 @@ def compare(
         notes.append(f"the runs had different budgets: {_list(f'{budget:,}' for budget in budgets)} steps")
     filled = [n for n in scores if groups[n].seeds(envs)]
     pairs = [(x, y) for y in filled for x in filled if y < x and (len(filled) <= _ALL_PAIRS or y == filled[0])]
-    return {
-        "envs": list(envs),
-        "metric": metric,
-        "ranges": {env: list(ends) for env, ends in ranges.items()},
-        "gamma": gamma,
-        "threshold": threshold,
-        "threshold_of": "evaluations" if evaluations else "training",
-        "groups": rows,
-        "improvement": [
-            {
-                "group": groups[x].label,
-                "over": groups[y].label,
-                **(_estimate(probability_of_improvement(scores[x], scores[y], reps, seed)) or {}),
-            }
+    return Table(
+        envs=list(envs),
+        metric=metric,
+        ranges={env: list(ends) for env, ends in ranges.items()},
+        gamma=gamma,
+        threshold=threshold,
+        threshold_of="evaluations" if evaluations else "training",
+        groups=rows,
+        improvement=[
+            Improvement(groups[x].label, groups[y].label, *probability_of_improvement(scores[x], scores[y], reps, seed))
             for x, y in pairs
         ],
-        "notes": notes,
-    }
+        notes=notes,
+    )
 
 
 def _scores(group: Group, envs: Sequence[str], ranges: Ranges) -> np.ndarray:
@@ -106,7 +107,7 @@ def _scores(group: Group, envs: Sequence[str], ranges: Ranges) -> np.ndarray:
     return normalise(np.array(scores, float).reshape(-1, len(envs)), low, high)
 
 
-def _reached(runs: Sequence[RunResult], threshold: float, ranges: Ranges, evaluations: bool) -> dict[str, Any]:
+def _reached(runs: Sequence[RunResult], threshold: float, ranges: Ranges, evaluations: bool) -> Reached:
     """How many runs reached a threshold, and when the median run did first; one that did not is later than all."""
     firsts = []
     for run in runs:
@@ -114,21 +115,17 @@ def _reached(runs: Sequence[RunResult], threshold: float, ranges: Ranges, evalua
         points = points_of(run, evaluations)
         solved = normalise(np.array([point.value for point in points]), low, high) >= threshold
         firsts.append(points[int(solved.argmax())] if solved.any() else None)
-    return {
-        "runs": sum(first is not None for first in firsts),
-        "of": len(firsts),
-        "steps": _median([first and first.step for first in firsts]),
-        "seconds": _median([first and first.seconds for first in firsts]),
-    }
+    return Reached(
+        runs=sum(first is not None for first in firsts),
+        of=len(firsts),
+        steps=_median([first and first.step for first in firsts]),
+        seconds=_median([first and first.seconds for first in firsts]),
+    )
 
 
 def _median(values: Sequence[float | None]) -> float | None:
     median = statistics.median(math.inf if value is None else value for value in values) if values else math.inf
     return median if math.isfinite(median) else None
-
-
-def _estimate(estimate: Estimate | None) -> dict[str, float | None] | None:
-    return None if estimate is None else estimate._asdict()
 
 
 def _list(values: Iterable[Any]) -> str:

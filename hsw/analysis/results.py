@@ -20,7 +20,7 @@ METRICS = {
     "success": ("eval/success", "train/success"),
 }
 _PERHAPS_OF_A_RUN = {"config.yaml", "status.json", "train.log", "run.lock", "versions.json"}  # or of a study
-_WITHIN_A_RUN = {"checkpoints", "best", "tensorboard", "wandb"}
+_WITHIN_A_RUN = {"checkpoints", "best", "tensorboard", "wandb", "mlruns"}
 _LARGEST = 1e100  # beyond it sums and squares are no numbers
 _MAX_DEPTH = 100
 _MAX_LEAVES = 20_000  # of a config: YAML's aliases can make a few lines into more than memory holds
@@ -47,6 +47,7 @@ class RunResult:
         seed, env, budget: Out of the config; env is its id or game.
         versions: Packages, Python, machine and commit, as text.
         command: That made it.
+        preset: Whose values it took, or that there was none; None if it does not say.
         steps, seconds: Of its last row.
         speed: Steps per second while it trained, of the median row.
         evaluations, training: The metric over time.
@@ -63,6 +64,7 @@ class RunResult:
     budget: int | None = None
     versions: dict[str, str] = field(default_factory=dict)
     command: str | None = None
+    preset: str | None = None
     steps: int | None = None
     seconds: float | None = None
     speed: float | None = None
@@ -195,6 +197,8 @@ def _read_config(run: RunResult) -> None:
         flat[key] = value
         if len(flat) > _MAX_LEAVES:
             raise ValueError(f"config.yaml has more than {_MAX_LEAVES} values")
+    if "preset" in tree:
+        run.preset = str(tree["preset"]) if tree["preset"] else "none, general values"
     place = env.get("id") or env.get("game") or env.get("_target_") or "?"
     run.config, run.seed, run.budget, run.env = flat, seed, budget, str(place).rpartition(":")[2]
 
@@ -220,19 +224,36 @@ def _text(value: Any) -> str:
 
 
 def _read_versions(run: RunResult) -> None:
+    """The versions of the last session, and the command of the first; 0.1.0 told of one session only."""
     try:
-        versions = json.loads((run.path / "versions.json").read_bytes())
+        told = json.loads((run.path / "versions.json").read_bytes())
     except (ValueError, RecursionError):
-        versions = None
-    if isinstance(versions, dict):
-        command = versions.pop("command", None)
-        run.versions = {key: str(value) for key, value in versions.items()}
-        if isinstance(command, list) and command and all(isinstance(word, str) for word in command):
-            name = Path(command[0]).name
-            begin = ["python", "-m", "hsw.train"] if name == "train.py" else [name]
-            run.command = shlex.join([*begin, *command[1:]])
-    else:
+        told = None
+    sessions = told if isinstance(told, list) else [told]
+    if not sessions or not all(isinstance(session, dict) for session in sessions):
         run.notes.append("versions.json is not JSON")  # the figures do not rest on it
+        return
+    described = [_versions_of(session) for session in sessions]
+    run.versions = described[-1]
+    for name in dict.fromkeys(name for one in described for name in one):
+        values = list(dict.fromkeys(one[name] for one in described if name in one))
+        if len(values) > 1:
+            run.notes.append(f"its sessions had different {name}: {', '.join(values)}")
+    command = sessions[0].get("command")
+    if isinstance(command, list) and command and all(isinstance(word, str) for word in command):
+        name = Path(command[0]).name
+        begin = ["python", "-m", "hsw.train"] if name == "train.py" else [name]
+        run.command = shlex.join([*begin, *command[1:]])
+
+
+def _versions_of(session: dict[str, Any]) -> dict[str, str]:
+    """What a session ran with, as text; of the user's repository its commit."""
+    beside = ("command", "began", "repository")
+    versions = {key: str(value) for key, value in session.items() if key not in beside}
+    repository = session.get("repository")
+    if isinstance(repository, dict) and "commit" in repository:
+        versions["repository"] = f"{repository['commit']}{' with changes' * bool(repository.get('changed'))}"
+    return versions
 
 
 def _told_status(run: RunResult) -> str | None:

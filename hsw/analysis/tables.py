@@ -7,21 +7,24 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
 from typing import Any
 from urllib.parse import quote
 
+from hsw.analysis.estimates import Estimate
 from hsw.analysis.groups import short_value
+from hsw.analysis.report_data import Report, Study, Table, plain
 
 _FIGURES = ("mean", "median", "iqm", "optimality_gap")
 _MOST_VARIED = 8  # keys that markdown lists; JSON has all
 
 
-def to_json(report: dict[str, Any]) -> str:
+def to_json(report: Report) -> str:
     """All of it."""
-    return json.dumps(report, indent=1, allow_nan=False)
+    return json.dumps(plain(report), indent=1, allow_nan=False)
 
 
-def to_csv(report: dict[str, Any]) -> str:
+def to_csv(report: Report) -> str:
     """One row per group of each table, then one per run; `kind` tells which."""
     bounds = [f"{figure}{end}" for figure in _FIGURES for end in ("", "_low", "_high")]
     reached = ["threshold", "reached", "reached_of", "steps_to_threshold", "seconds_to_threshold"]
@@ -43,76 +46,79 @@ def to_csv(report: dict[str, Any]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
-    for study in report["studies"]:
-        for table in study["tables"]:
-            over = table["improvement"][0]["over"] if table["improvement"] else None
-            improvements = {one["group"]: one for one in table["improvement"] if one["over"] == over}
-            for row in table["groups"]:
-                line = {"kind": "group", "study": study["folder"], "env": " ".join(table["envs"])}
-                line |= {key: row[key] for key in ("group", "not_counted", "steps", "seconds", "speed")}
-                line |= {"num_seeds": len(row["seeds"]), "seeds": " ".join(map(str, row["seeds"]))}
+    for study in report.studies:
+        for table in study.tables:
+            over = table.improvement[0].over if table.improvement else None
+            improvements = {one.group: one for one in table.improvement if one.over == over}
+            for row in table.groups:
+                line: dict[str, Any] = {"kind": "group", "study": study.folder, "env": " ".join(table.envs)}
+                line |= {key: getattr(row, key) for key in ("group", "not_counted", "steps", "seconds", "speed")}
+                line |= {"num_seeds": len(row.seeds), "seeds": " ".join(map(str, row.seeds))}
                 for figure in _FIGURES:
-                    line |= _ends(figure, row[figure])
-                if row["reached"]:
-                    of = (table["threshold"], *(row["reached"][key] for key in ("runs", "of", "steps", "seconds")))
+                    line |= _ends(figure, getattr(row, figure))
+                if row.reached:
+                    of = (table.threshold, row.reached.runs, row.reached.of, row.reached.steps, row.reached.seconds)
                     line |= dict(zip(reached, of, strict=True))
-                if row["group"] in improvements:
-                    line |= {"improvement_over": over, **_ends(better[1], improvements[row["group"]])}
+                if row.group in improvements:
+                    line |= {"improvement_over": over, **_ends(better[1], improvements[row.group].estimate)}
                 writer.writerow({key: _safe(value) for key, value in line.items()})
-        for run in study["runs"]:
-            row = {**run, "kind": "run", "study": study["folder"], "notes": "; ".join(run["notes"])}
-            writer.writerow({key: _safe(value) for key, value in row.items()})
+        for run in study.runs:
+            line = {**asdict(run), "kind": "run", "study": study.folder, "notes": "; ".join(run.notes)}
+            writer.writerow({key: _safe(value) for key, value in line.items()})
     return text.getvalue().rstrip("\n")
 
 
-def _ends(name: str, estimate: dict[str, Any] | None) -> dict[str, Any]:
+def _ends(name: str, estimate: Estimate | None) -> dict[str, float | None]:
     if estimate is None:
         return {}
-    return {name: estimate["value"], f"{name}_low": estimate["low"], f"{name}_high": estimate["high"]}
+    return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
 
 
-def to_markdown(report: dict[str, Any]) -> str:
+def to_markdown(report: Report) -> str:
     """For people: tables, what varied, and every run that does not count with the reason."""
     lines = ["# Report", ""]
-    for study in report["studies"]:
-        lines += [f"## {_cell(study['folder'])}", "", *_about(study), ""]
-        for table in study["tables"]:
+    for study in report.studies:
+        lines += [f"## {_cell(study.folder)}", "", *_about(study), ""]
+        for table in study.tables:
             lines += [*_table(table), ""]
-        rest = [run for run in study["runs"] if not run["counted"] or run["notes"] or run["status"] != "done"]
+        rest = [run for run in study.runs if not run.counted or run.notes or run.status != "done"]
         if rest:
             lines += ["### Runs to know about", ""]
             lines += _rows(("run", "group", "env", "seed", "status", "counted", "steps", "last score", "why"))
             for run in rest:
-                known = [run[key] for key in ("run", "group", "env", "seed", "status")]
-                steps = f"{run['steps'] or 0:,} of {run['budget']:,}" if run["budget"] is not None else run["steps"]
-                counted = "yes" if run["counted"] else "no"
-                lines += _rows((*known, counted, steps, number(run["score"]), "; ".join(run["notes"])), head=False)
+                known = (run.run, run.group, run.env, run.seed, run.status, "yes" if run.counted else "no")
+                steps = f"{run.steps or 0:,} of {run.budget:,}" if run.budget is not None else run.steps
+                lines += _rows((*known, steps, number(run.score), "; ".join(run.notes)), head=False)
             lines.append("")
-        if study["curves"]:
-            lines += [f"![Learning curves: mean over seeds, 95 % bootstrap interval]({quote(study['curves'])})", ""]
+        if study.curves:
+            lines += [f"![Learning curves: mean over seeds, 95 % bootstrap interval]({quote(study.curves)})", ""]
     lines.append(
-        f"Scores are the {report['metric']} of the last evaluation. Brackets are 95 % percentile intervals of a "
-        f"bootstrap over seeds, stratified by task ({report['reps']:,} resamples, seed {report['seed']}), by rliable. "
+        f"Scores are the {report.metric} of the last evaluation. Brackets are 95 % percentile intervals of a "
+        f"bootstrap over seeds, stratified by task ({report.reps:,} resamples, seed {report.seed}), by rliable. "
         "IQM is the mean of the middle half of the scores; the median is that of the tasks' means, or of the seeds "
         "where there is one task. Steps and times are the median run's; its steps/s are of training alone, without "
         "start-up and evaluations."
     )
-    if "command" in report:
-        lines += ["", f"Made by {_code(report['command'])}."]
+    if report.command is not None:
+        lines += ["", f"Made by {_code(report.command)}."]
     return "\n".join(lines)
 
 
-def _about(study: dict[str, Any]) -> list[str]:
-    counted = sum(run["counted"] for run in study["runs"])
-    varied = [f"{_code(key)} ({_cell(', '.join(_values(key, values)))})" for key, values in study["varied"].items()]
+def _about(study: Study) -> list[str]:
+    counted = sum(run.counted for run in study.runs)
+    varied = [f"{_code(key)} ({_cell(', '.join(_values(key, values)))})" for key, values in study.varied.items()]
     more = f", and {len(varied) - _MOST_VARIED} more keys (--format json has all)" if len(varied) > _MOST_VARIED else ""
-    lines = [f"- {len(study['runs'])} run folders, of which {counted} count."]
-    lines += [f"- Command: {_code(study['command'])}."] if study["command"] else []
+    lines = [f"- {len(study.runs)} run folders, of which {counted} count."]
+    lines += [f"- Command: {_code(study.command)}."] if study.command else []
     lines.append(f"- Varied besides the seed: {', '.join(varied[:_MOST_VARIED]) + more or 'nothing'}.")
-    versions = [f"{key} {values[0]}" for key, values in study["versions"].items() if len(values) == 1]
+    versions = [f"{key} {values[0]}" for key, values in study.versions.items() if len(values) == 1]
     if versions:
         lines.append(f"- Ran with {_cell(', '.join(versions))}.")
-    return lines + [f"- Note: {_cell(note)}." for note in study["notes"]]
+    if study.presets:
+        told = [f"{group}: {' or '.join(names)}" for group, names in study.presets.items()]
+        one = len({tuple(names) for names in study.presets.values()}) == 1
+        lines.append(f"- Preset: {_cell(' or '.join(next(iter(study.presets.values()))) if one else '; '.join(told))}.")
+    return lines + [f"- Note: {_cell(note)}." for note in study.notes]
 
 
 def _values(key: str, values: Sequence[str]) -> list[str]:
@@ -120,37 +126,35 @@ def _values(key: str, values: Sequence[str]) -> list[str]:
     return [*short[:4], "..."] if len(short) > 5 else short
 
 
-def _table(table: dict[str, Any]) -> list[str]:
-    gap, threshold = table["gamma"] is not None, table["threshold"]
-    normalised = "; ".join(f"{env} {number(low)} to {number(high)}" for env, (low, high) in table["ranges"].items())
-    one = f"{table['envs'][0]}" if len(table["envs"]) == 1 else f"{len(table['envs'])} tasks"
-    lines = [f"### {_cell(one)}: {table['metric']}" + (", normalised" if normalised else ""), ""]
+def _table(table: Table) -> list[str]:
+    gap, threshold = table.gamma is not None, table.threshold
+    normalised = "; ".join(f"{env} {number(low)} to {number(high)}" for env, (low, high) in table.ranges.items())
+    one = table.envs[0] if len(table.envs) == 1 else f"{len(table.envs)} tasks"
+    lines = [f"### {_cell(one)}: {table.metric}" + (", normalised" if normalised else ""), ""]
     if normalised:
         lines += [f"0 and 1 are: {_cell(normalised)}.", ""]
     head = ["group", "seeds", "mean", "median", "IQM"]
-    head += [f"optimality gap to {number(table['gamma'])}"] if gap else []
+    head += [f"optimality gap to {number(table.gamma)}"] if gap else []
     head += ["steps", "time", "steps/s"]
     if threshold is not None:
         head += [f"steps to {number(threshold)}", f"time to {number(threshold)}", "reached by"]
     lines += _rows(head)
-    for row in table["groups"]:
-        cells = [
-            row["group"],
-            f"{len(row['seeds'])}" + (f" (+{row['not_counted']} not counted)" * bool(row["not_counted"])),
-        ]
-        cells += [_interval(row[figure]) for figure in _FIGURES[: 4 if gap else 3]]
-        cells += [_steps(row["steps"]), _time(row["seconds"]), _steps(row["speed"])]
-        if threshold is not None:
-            reached = row["reached"]
-            cells += [_steps(reached["steps"]), _time(reached["seconds"]), f"{reached['runs']} of {reached['of']}"]
+    for row in table.groups:
+        more = f" (+{row.not_counted} not counted)" if row.not_counted else ""
+        cells = [row.group, f"{len(row.seeds)}{more}"]
+        cells += [_interval(getattr(row, figure)) for figure in _FIGURES[: 4 if gap else 3]]
+        cells += [_steps(row.steps), _time(row.seconds), _steps(row.speed)]
+        if row.reached is not None:
+            reached = row.reached
+            cells += [_steps(reached.steps), _time(reached.seconds), f"{reached.runs} of {reached.of}"]
         lines += _rows(cells, head=False)
-    if table["improvement"]:
+    if table.improvement:
         lines += ["", *_rows(("a run of", "beats one of", "with probability"))]
-        for pair in table["improvement"]:
-            lines += _rows((pair["group"], pair["over"], _interval(pair)), head=False)
-    notes = [f"- {_cell(note)}." for note in table["notes"]]
+        for pair in table.improvement:
+            lines += _rows((pair.group, pair.over, _interval(pair.estimate)), head=False)
+    notes = [f"- {_cell(note)}." for note in table.notes]
     if threshold is not None:
-        source = "evaluation" if table["threshold_of"] == "evaluations" else "mean of the last 100 training episodes"
+        source = "evaluation" if table.threshold_of == "evaluations" else "mean of the last 100 training episodes"
         notes.append(f"- The threshold counts as reached at the first {source} of at least {number(threshold)}.")
     return [*lines, *([""] if notes else []), *notes]
 
@@ -162,12 +166,12 @@ def number(value: float | None) -> str:
     return f"{value:,.1f}" if abs(value) >= 100 else f"{value:.4g}"
 
 
-def _interval(estimate: dict[str, Any] | None) -> str:
+def _interval(estimate: Estimate | None) -> str:
     if estimate is None:
         return "-"
-    if estimate["low"] is None:
-        return f"{number(estimate['value'])} (one seed)"
-    return f"{number(estimate['value'])} [{number(estimate['low'])}, {number(estimate['high'])}]"
+    if estimate.low is None:
+        return f"{number(estimate.value)} (one seed)"
+    return f"{number(estimate.value)} [{number(estimate.low)}, {number(estimate.high)}]"
 
 
 def _steps(steps: float | None) -> str:
@@ -213,4 +217,4 @@ def _safe(value: Any) -> Any:
     return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
 
 
-FORMATS: dict[str, Callable[[dict[str, Any]], str]] = {"md": to_markdown, "csv": to_csv, "json": to_json}
+FORMATS: dict[str, Callable[[Report], str]] = {"md": to_markdown, "csv": to_csv, "json": to_json}

@@ -3,14 +3,8 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
-import platform
-import subprocess
-import sys
-from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from hsw.errors import ConfigError, ResourceError
 
@@ -85,39 +79,5 @@ class RunFolder:
         except OSError as error:
             raise ResourceError(f"cannot write {self.path / name}: {error.strerror or error}") from error
 
-    def write_versions(self) -> None:
-        """Record what ran: versions.json."""
-        packages = ("hsw", "torch", "numpy", "gymnasium", "hydra-core", "omegaconf", "envpool", "mujoco")
-        self.write_text("versions.json", json.dumps({**versions(packages), "command": sys.argv}, indent=1) + "\n")
-
     def close(self) -> None:
         self._lock.close()
-
-
-def machine() -> dict[str, Any]:
-    """What the figures of a run depend on: cpu and cores."""
-    cpu = platform.processor()
-    if Path("/proc/cpuinfo").is_file():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), cpu)
-    return {"cpu": cpu, "cores": os.cpu_count()}
-
-
-def versions(packages: tuple[str, ...]) -> dict[str, Any]:
-    """Versions of Python and packages, the machine, and the git commit of the code."""
-    found: dict[str, Any] = {"python": platform.python_version(), "platform": platform.platform(), **machine()}
-    for package in packages:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    root = Path(__file__).resolve().parents[2]
-    if (root / ".git").exists():
-        try:
-            git = ["git", "-C", str(root)]
-            commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5)
-            changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, timeout=5)
-            found["git"] = commit.stdout.strip() + (" with changes" if changed.stdout.strip() else "")
-        except (OSError, subprocess.TimeoutExpired):
-            pass
-    return found

@@ -1,14 +1,16 @@
-"""Metrics. The run's own metrics.jsonl is the truth; TensorBoard and wandb are copies of it."""
+"""Loggers: each copies the rows of metrics.jsonl, which is the truth, to another place.
+
+One that is written elsewhere is a subclass of Logger. It overrides what it needs, and whatever it raises is told once
+and ends its copy, never the run.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import errno
+import html
+import io
 import json
-import math
 import os
 import secrets
-import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -16,76 +18,22 @@ from typing import Any, Literal
 
 
 class Logger:
-    """Writes each row of metrics to metrics.jsonl, one JSON object per line.
+    """A copy of the run's metrics; this one is none. Texts, histograms, images and videos are for those that take them.
 
-    A row is written by a single system call, so a killed run leaves whole lines.
-
-    Subclasses copy the rows elsewhere: open, copy, close and abandon are theirs. Whatever a copy raises is told once
-    and ends the copying, never the run.
+    Histograms come as a flat array of finite numbers, images as uint8 [H, W, C] and videos as uint8 [T, H, W, C].
     """
 
-    def __init__(self) -> None:
-        self._file: Any = None
-        self._copying = True
-        self._start = time.time()
-        self._elapsed = 0.0
-
-    def start(self, folder: Path, config: dict[str, Any], state: dict[str, Any] | None) -> None:
-        """Begin writing into the run folder.
+    def open(self, folder: Path, config: dict[str, Any], state: Any) -> None:
+        """Begin a copy.
 
         Args:
-            folder: Of the run.
+            folder: Of the run; its metrics.jsonl holds the rows so far, of a resumed run those up to its checkpoint.
             config: The resolved config.
-            state: What state_dict returned, on resume: rows logged after that moment are taken back.
+            state: What copy_state returned before the run was interrupted; None if it begins.
         """
-        path = folder / "metrics.jsonl"
-        if state:
-            if path.exists() and path.stat().st_size > state["size"]:
-                os.truncate(path, state["size"])
-            self._elapsed = state["elapsed"]
-        self._file = path.open("ab", buffering=0)
-        self._start = time.time()
-        self._try("start", lambda: self.open(folder, config, (state or {}).get("copy")))
-
-    def log(self, step: int, metrics: dict[str, float]) -> None:
-        """Write one row of figures at a step."""
-        row: dict[str, Any] = {"step": step, "time": round(self.elapsed, 3)}
-        for name, value in metrics.items():
-            row[name] = value if isinstance(value, int) or math.isfinite(value) else None
-        if self._file is not None:
-            self._write(json.dumps(row).encode() + b"\n")
-        self._try("log", lambda: self.copy(step, metrics))
-
-    def _write(self, line: bytes) -> None:
-        try:
-            written = self._file.write(line)
-            if written < len(line):  # a full disk takes a part, and half a row would spoil the file
-                self._file.truncate(self._file.tell() - written)
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError as error:
-            warnings.warn(f"cannot write metrics.jsonl: {error.strerror or error}", stacklevel=3)
-
-    def finish(self, exit_code: int) -> None:
-        """Close everything."""
-        self._try("finish", lambda: self.close(exit_code))
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
-    @property
-    def elapsed(self) -> float:
-        """Seconds of running, over all sessions of the run."""
-        return self._elapsed + time.time() - self._start
-
-    def state_dict(self) -> dict[str, Any]:
-        size = os.fstat(self._file.fileno()).st_size if self._file is not None else 0
-        return {"size": size, "elapsed": self.elapsed, "copy": self.copy_state()}
-
-    def open(self, folder: Path, config: dict[str, Any], state: Any) -> None:
-        """Begin a copy; state is what copy_state returned before the run was interrupted."""
 
     def copy(self, step: int, metrics: dict[str, float]) -> None:
-        """Copy one row."""
+        """Copy one row, which metrics.jsonl has already."""
 
     def log_text(self, step: int, name: str, text: str) -> None:
         """Copy a text."""
@@ -109,36 +57,53 @@ class Logger:
         """What continues the copy on resume: JSON."""
         return None
 
-    def _try(self, what: str, action: Any) -> None:
-        if not self._copying:
-            return
-        try:
-            action()
-        except Exception as error:  # a copy never ends a run, whatever its library raises
-            self._copying = False
-            warnings.warn(f"{type(self).__name__} stopped ({what}: {error}); metrics.jsonl goes on", stacklevel=2)
-            with contextlib.suppress(Exception):
-                self.abandon()
-
 
 class LocalLogger(Logger):
     """metrics.jsonl and nothing else."""
 
 
 class TensorBoardLogger(Logger):
-    """Also writes TensorBoard event files into the run folder's tensorboard/."""
+    """Event files in the run folder's tensorboard/, with texts, histograms, images and videos (animated gifs)."""
 
     def open(self, folder: Path, config: dict[str, Any], state: Any) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(str(folder / "tensorboard"))
+        last = [json.loads(line) for line in _lines_of_last_step(folder / "metrics.jsonl")]
+        # Readers forget what earlier files have from this step on. Its rows follow again, because some of those may
+        # have been logged after the checkpoint from which the run goes on.
+        step = last[0]["step"] if last else None
+        self._writer: Any = SummaryWriter(str(folder / "tensorboard"), purge_step=step)
+        for row in last:
+            self.copy(row.pop("step"), {name: value for name, value in row.items() if name != "time"})
 
     def copy(self, step: int, metrics: dict[str, float]) -> None:
         for name, value in metrics.items():
-            self._writer.add_scalar(name, value, step)
+            self._add("scalar", name, float("nan") if value is None else value, step)
+
+    def log_text(self, step: int, name: str, text: str) -> None:
+        self._add("text", name, text, step)
+
+    def log_histogram(self, step: int, name: str, values: Any) -> None:
+        self._add("histogram", name, values, step)
+
+    def log_image(self, step: int, name: str, image: Any) -> None:
+        self._add("image", name, image, step, dataformats="HWC")
+
+    def log_video(self, step: int, name: str, frames: Any, fps: int = 30) -> None:
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        _, height, width, channels = frames.shape
+        image = Summary.Image(
+            height=height, width=width, colorspace=channels, encoded_image_string=gif(frames, fps).getvalue()
+        )
+        summary = Summary(value=[Summary.Value(tag=name, image=image)])
+        self._writer.file_writer.add_summary(summary, step)
 
     def close(self, exit_code: int) -> None:
         self._writer.close()
+
+    def _add(self, kind: str, name: str, value: Any, step: int, **options: Any) -> None:
+        getattr(self._writer, f"add_{kind}")(name, value, step, **options)
 
 
 class WandbLogger(Logger):
@@ -163,7 +128,6 @@ class WandbLogger(Logger):
         init_timeout: float = 30.0,
         finish_timeout: float = 30.0,
     ) -> None:
-        super().__init__()
         self.options = {"project": project, "entity": entity, "group": group, "name": name}
         self.tags = list(tags or [])
         self.mode, self.init_timeout, self.finish_timeout = mode, init_timeout, finish_timeout
@@ -205,6 +169,29 @@ class WandbLogger(Logger):
     def copy(self, step: int, metrics: dict[str, float]) -> None:
         self._run.log({**metrics, "global_step": step})
 
+    def log_text(self, step: int, name: str, text: str) -> None:
+        import wandb
+
+        self._log(step, name, wandb.Html(f"<pre>{html.escape(text)}</pre>"))
+
+    def log_histogram(self, step: int, name: str, values: Any) -> None:
+        import wandb
+
+        self._log(step, name, wandb.Histogram(values))
+
+    def log_image(self, step: int, name: str, image: Any) -> None:
+        import wandb
+
+        self._log(step, name, wandb.Image(image))
+
+    def log_video(self, step: int, name: str, frames: Any, fps: int = 30) -> None:
+        import wandb
+
+        self._log(step, name, wandb.Video(gif(frames, fps), format="gif"))
+
+    def _log(self, step: int, name: str, value: Any) -> None:
+        self._run.log({name: value, "global_step": step})
+
     def close(self, exit_code: int) -> None:
         self._bounded(lambda: self._run.finish(exit_code=exit_code))
 
@@ -235,3 +222,25 @@ class WandbLogger(Logger):
 
     def copy_state(self) -> Any:
         return {"id": self._id} if self._id else None
+
+
+def gif(frames: Any, fps: int) -> io.BytesIO:
+    """An animated gif of frames, uint8 [T, H, W, C] with one channel or three."""
+    from PIL import Image
+
+    images = [Image.fromarray(frame[..., 0] if frame.shape[-1] == 1 else frame) for frame in frames]
+    file = io.BytesIO()
+    images[0].save(file, "gif", save_all=True, append_images=images[1:], duration=round(1000 / fps), loop=0)
+    file.seek(0)
+    return file
+
+
+def _lines_of_last_step(path: Path) -> list[bytes]:
+    """The rows of metrics.jsonl at the step of its last one."""
+    lines: list[bytes] = []
+    step = None
+    for line in path.read_bytes().splitlines() if path.is_file() else ():
+        now = json.loads(line)["step"]
+        lines = [*lines, line] if now == step else [line]
+        step = now
+    return lines

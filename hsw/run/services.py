@@ -9,7 +9,7 @@ from typing import Any
 from hsw.errors import HswError, NonFiniteError, ResourceError
 from hsw.run import checkpoint
 from hsw.run.folder import RunFolder
-from hsw.run.logger import LocalLogger, Logger
+from hsw.run.metrics import LoggerLike, Metrics
 from hsw.run.progress import Progress
 from hsw.run.signals import StopSignals
 
@@ -39,7 +39,7 @@ class Run:
 
     Args:
         folder: Where the run leaves its checkpoints and metrics.
-        logger: Where metrics go.
+        logger: Where metrics are copied to, beside metrics.jsonl: a logger, or several by name.
         config: The resolved config, which the logger hands on.
         checkpoint_interval: Steps between checkpoints.
         quiet: Show no progress.
@@ -49,14 +49,14 @@ class Run:
     def __init__(
         self,
         folder: RunFolder | None = None,
-        logger: Logger | None = None,
+        logger: LoggerLike = None,
         config: dict[str, Any] | None = None,
         checkpoint_interval: int | None = None,
         quiet: bool = True,
         checkpoint_keep: int = 2,
     ) -> None:
         self.folder = folder
-        self.logger = logger or LocalLogger()
+        self.logger = Metrics(logger)
         self.config = config or {}
         self.every_checkpoint = Every(checkpoint_interval if folder else None)
         self.quiet, self.checkpoint_keep = quiet, checkpoint_keep

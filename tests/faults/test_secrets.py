@@ -28,7 +28,7 @@ def test_an_api_key_reaches_no_file_and_wandb_keeps_its_id_on_resume(tmp_path: P
         assert holding(tmp_path, secret) == []
         assert all(secret not in text for result in (first, second) for text in (result.out, result.err))
     ids = {path.name.rpartition("-")[2] for path in (run / "wandb").glob("offline-run-*")}
-    assert ids == {newest(run)["logger"]["copy"]["id"]}
+    assert ids == {newest(run)["logger"]["copies"]["wandb"]["id"]}
 
 
 @pytest.mark.parametrize(

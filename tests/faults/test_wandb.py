@@ -7,11 +7,15 @@ import os
 import signal
 import socket
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from hsw.run.logger import WandbLogger
+from hsw.run.metrics import Metrics
+from tests.run.test_logger import log_media
 from tests.runs import TINY, finish, rows, run_dir, start, wait_for
 from tests.wandb_server import KEY
 
@@ -85,3 +89,14 @@ def test_a_service_killed_in_one_job_of_a_sweep_is_no_matter_to_the_next(tmp_pat
     for job in ("seed-1", "seed-2"):
         assert rows(tmp_path / job)[-1]["step"] >= 3000
     assert list((tmp_path / "seed-2" / "wandb").glob("offline-run-*/*.wandb"))
+
+
+def test_texts_histograms_images_and_videos_are_kept_offline(tmp_path: Path) -> None:
+    metrics = Metrics({"wandb": WandbLogger(mode="offline")})
+    metrics.start(tmp_path, {}, None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)  # nothing is refused
+        log_media(metrics)
+    metrics.finish(0)
+    media = {path.suffix for path in (tmp_path / "wandb").glob("offline-run-*/files/media/**/*") if path.is_file()}
+    assert media == {".html", ".png", ".gif"}

@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
 import pytest
 
 from hsw.errors import ConfigError, ResourceError
-from hsw.run.folder import RunFolder, versions
+from hsw.run.folder import RunFolder
 
 
 def test_one_process_owns_a_folder_until_it_closes_it(tmp_path: Path) -> None:
@@ -33,12 +32,3 @@ def test_a_path_that_cannot_be_written_is_refused(tmp_path: Path, path: str) -> 
     (tmp_path / "file").write_text("")
     with pytest.raises(ResourceError, match="cannot write into the run folder"):
         RunFolder(tmp_path / path)
-
-
-def test_versions_name_packages_and_the_command(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
-    folder.write_versions()
-    folder.close()
-    written = json.loads((tmp_path / "versions.json").read_text())
-    assert {"python", "torch", "gymnasium", "command"} <= set(written)
-    assert "no-such-package" not in versions(("no-such-package",))
