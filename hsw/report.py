@@ -6,14 +6,13 @@ Which runs there are, how they ended, what varied between them, and the statisti
 
 from __future__ import annotations
 
-import argparse
 import math
 import os
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from hsw.analysis.comparison import compare
 from hsw.analysis.curves import draw
@@ -21,13 +20,8 @@ from hsw.analysis.groups import Group, group_runs, keep_common
 from hsw.analysis.results import METRICS, RunResult, find_studies, read_run
 from hsw.analysis.score_ranges import Ranges, read_ranges, read_ranges_file
 from hsw.analysis.tables import FORMATS
-from hsw.cli.main import run_main
+from hsw.cli.main import Parser, run_main
 from hsw.errors import ConfigError, ResourceError
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(message)
 
 
 def report(
@@ -203,7 +197,7 @@ def _distinct_values(names: Iterable[str], rows: Sequence[dict[str, str]]) -> di
 
 def main() -> None:
     """Parse the command line, read, print."""
-    parser = _Parser(prog="hsw-report", description="Compare runs, from their folders alone.")
+    parser = Parser(prog="hsw-report", description="Compare runs, from their folders alone.")
     parser.add_argument("folders", type=Path, nargs="+", help="run folders, or folders that hold some at any depth")
     parser.add_argument("--format", choices=tuple(FORMATS), default="md", help="what to print (md)")
     parser.add_argument("--metric", choices=tuple(METRICS), default="return", help="of the last evaluation (return)")

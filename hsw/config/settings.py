@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from hsw.bounds import Range
+from hsw.config.check import NamedTargets, OneOrNamedTargets, OptionalTarget, Target
 
 
 @dataclass
@@ -22,7 +23,10 @@ class Settings:
         resume: A run folder to continue.
         fail_fast: A sweep's first failed job keeps the others from starting.
         allow: Further packages that targets may come from; only the command line's counts.
+        init_from: A run folder or a file of weights to begin with; null draws them.
+        preset: The name of the tuned values that were taken, for people; null if these are the general ones.
         checkpoint_interval: Steps between checkpoints.
+        checkpoint_keep: How many checkpoints stay, the newest ones.
         eval_interval: Steps between evaluations; null evaluates at the end only.
         eval_episodes: Episodes of an evaluation.
         eval_deterministic: Evaluate with the most likely action instead of samples.
@@ -37,19 +41,25 @@ class Settings:
     resume: str | None
     fail_fast: bool
     allow: list[str]
+    init_from: str | None
+    preset: str | None
     checkpoint_interval: Annotated[int, Range(1)]
+    checkpoint_keep: Annotated[int, Range(1)]
     eval_interval: Annotated[int | None, Range(1)]
     eval_episodes: Annotated[int, Range(1)]
     eval_deterministic: bool
     quiet: bool
     observation_space: Any
     action_space: Any
-    env: dict[str, Any]
-    network: dict[str, Any]
-    storage: dict[str, Any]
-    algorithm: dict[str, Any]
-    agent: dict[str, Any]
-    logger: dict[str, Any]
+    env: Target
+    network: Target
+    storage: Target
+    algorithm: Target
+    agent: Target
+    logger: OneOrNamedTargets
+    callbacks: NamedTargets
+    augmentation: OptionalTarget
+    intrinsic_reward: OptionalTarget
 
 
 # What a resumed run may change: how long it runs, how it reports, where it computes.
@@ -60,6 +70,7 @@ CHANGEABLE = (
     "threads",
     "quiet",
     "checkpoint_interval",
+    "checkpoint_keep",
     "fail_fast",
     "allow",
     "resume",

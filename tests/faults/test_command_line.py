@@ -19,7 +19,7 @@ BAD = [
     ("preset=ppo_catpole", "no preset=ppo_catpole (choices: "),
     ("experiments=nothing", "no experiments=nothing"),
     ("logger=nothing", "choices: local, tensorboard, wandb"),
-    ("env.kwargs.length=3", "+env.kwargs.length="),
+    ("env.kwargs.length=3", "unexpected keyword argument 'length'"),
     ("algorithm.lr=fast", "algorithm.lr=fast must be a number"),
     ("algorithm.lr=-1", "algorithm.lr=-1 must be at least 0"),
     ("storage.discount=2", "storage.discount=2 must be in [0, 1]"),
