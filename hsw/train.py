@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from hsw.cli.main import JobError, describe, run_main
 from hsw.config.arguments import prepare
-from hsw.config.choices import check_choices
+from hsw.config.choices import check_choices, search_also
 from hsw.config.files import conf_folder, refuse_null_choices, refuse_secrets
 from hsw.config.origin import ORIGIN, changes_since, take_origin, write_origin
 from hsw.errors import ConfigError, ResourceError
@@ -200,6 +200,7 @@ def main() -> None:
     """The command `hsw-train`, and `python -m hsw.train`."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that errors reach run_main, which prints a sentence
     refuse_secrets(sys.argv[1:])
+    search_also([])
     sys.argv[1:] = prepare(sys.argv[1:])
     sys.argv[1:] = take_origin(sys.argv[1:])
     refuse_null_choices(sys.argv[1:])

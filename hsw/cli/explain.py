@@ -5,12 +5,11 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
-from hydra import compose
-from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
-from hsw.config.choices import options
+from hsw.config.choices import compose_choices, options, search_also
 from hsw.config.words import meant
 
 _GROUPS = ("env", "network", "storage", "algorithm", "agent", "logger", "callbacks", "augmentation", "intrinsic_reward")
@@ -55,9 +54,12 @@ def _no_choice(group: str, choice: str, known: Sequence[str]) -> str:
 
 def _known_keys(arguments: Sequence[str]) -> list[str]:
     """The keys of what can be composed of the command line, and the groups."""
+    found = [a.partition("=")[2] for a in arguments if a.startswith(("--config-dir=", "-cd="))]
+    found += [path for a in arguments if a.startswith("hydra.searchpath=[") for path in a[18:-1].split(",")]
+    search_also(f"file://{Path(place).absolute()}" if "://" not in place else place for place in found)
     choices = [a for a in arguments if re.fullmatch(rf"({'|'.join(_GROUPS)})=\w+", a)]
     try:
-        config = _compose(choices)
+        config = compose_choices(choices)
     except Exception:  # the command line has other faults too; without a suggestion, then
         return []
     keys = [group for group in _SCALARS if options(group)]
@@ -73,14 +75,3 @@ def _known_keys(arguments: Sequence[str]) -> list[str]:
 
     collect(config, "")
     return keys
-
-
-def _compose(choices: list[str]) -> DictConfig:
-    from hydra import initialize_config_dir
-
-    from hsw.config.files import conf_folder
-
-    if GlobalHydra.instance().is_initialized():
-        return compose("config", overrides=choices)
-    with initialize_config_dir(version_base="1.3", config_dir=str(conf_folder())):
-        return compose("config", overrides=choices)

@@ -2,40 +2,63 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import importlib.resources
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
+from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.object_type import ObjectType
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from hsw.config.place import conf_folder
 from hsw.config.targets import resolve_target
 from hsw.errors import ConfigError
 
+_searched: list[str] = []  # by the run that is composed in this process, beside what Hydra began with
+
+
+def search_also(paths: Iterable[str]) -> None:
+    """Look along hydra.searchpath, too, until it is said anew."""
+    _searched[:] = paths
+
 
 def options(group: str) -> list[str]:
-    """The names of a group's choices, along Hydra's search path while it runs, else in conf/."""
-    if not GlobalHydra.instance().is_initialized():
-        return sorted(path.stem for path in (conf_folder() / group).glob("*.yaml"))
-    found: set[str] = set()
-    for source in GlobalHydra.instance().config_loader().get_sources():
-        if source.available() and source.is_group(group):
-            found.update(source.list(group, ObjectType.CONFIG))
-    return sorted(found)
+    """The names of a group's choices."""
+    found = [path.name for folder in _folders() if (place := folder / group).is_dir() for path in place.iterdir()]
+    return sorted({name.removesuffix(".yaml") for name in found if name.endswith(".yaml")})
 
 
 def load_choice(group: str, name: str) -> Any:
-    """A choice as it stands in its file, its defaults apart; None if there is none."""
-    path = f"{group}/{name}"
-    if not GlobalHydra.instance().is_initialized():
-        file = conf_folder() / f"{path}.yaml"
-        return OmegaConf.load(file) if file.is_file() else None
-    for source in GlobalHydra.instance().config_loader().get_sources():
-        if source.available() and source.is_config(path):
-            return source.load_config(path).config
+    """A choice as it stands in its file, without what its defaults bring; None if there is none."""
+    for folder in _folders():
+        path = folder / group / f"{name}.yaml"
+        if path.is_file():
+            return OmegaConf.create(path.read_text())
     return None
+
+
+def _folders() -> list[Any]:
+    """The folders, or places of packages, in which Hydra finds configs, in its order."""
+    running = HydraConfig.get().searchpath if HydraConfig.initialized() else _searched
+    places = [str(place) for place in running or ()]
+    if GlobalHydra.instance().is_initialized():
+        sources = GlobalHydra.instance().config_loader().get_sources()
+        places = [f"{source.scheme()}://{source.path}" for source in sources if source.provider != "hydra"] + places
+    else:
+        places = [str(conf_folder()), *places]
+    folders: list[Any] = []
+    for place in dict.fromkeys(places):
+        scheme, colon, path = place.rpartition("://")
+        if scheme == "pkg":
+            with contextlib.suppress(ImportError):
+                folders.append(importlib.resources.files(path.replace("/", ".")))
+        elif scheme in ("file", ""):
+            folders.append(Path(path if colon else place))
+    return folders
 
 
 def targets_of(group: str, allowed: Iterable[str] = ()) -> dict[str, Any]:
@@ -48,6 +71,47 @@ def targets_of(group: str, allowed: Iterable[str] = ()) -> dict[str, Any]:
         except ConfigError:  # of a package that is not trusted, or not installed
             continue
     return {name: target for name, target in found.items() if target}
+
+
+def compose_choices(overrides: list[str]) -> DictConfig:
+    """What a command line composes, along the same search path as the one that runs."""
+    if _searched:
+        overrides = [*overrides, f"hydra.searchpath=[{','.join(_searched)}]"]
+    if GlobalHydra.instance().is_initialized():
+        return compose("config", overrides=overrides)
+    with initialize_config_dir(version_base="1.3", config_dir=str(conf_folder())):
+        return compose("config", overrides=overrides)
+
+
+def check_actions(policy: Any, kind: str) -> None:
+    """Refuse a policy that declares the kinds of actions it takes, action_types, for an environment that has others.
+
+    Args:
+        policy: The target of network.
+        kind: Of the environment's actions: Discrete, Box, ...
+
+    Raises:
+        ConfigError: Naming the agents that take them.
+    """
+    if kind in getattr(policy, "action_types", (kind,)):
+        return
+    fitting = _agents_taking(kind, tuple(options("agent")))
+    agents = ", ".join(fitting[:-1]) + " or " * (len(fitting) > 1) + "".join(fitting[-1:])
+    wanted = " or ".join(policy.action_types)
+    raise ConfigError(
+        f"{policy.__name__} takes {wanted} actions, and the environment has {kind} ones"
+        + f"; take {agents}" * bool(agents)
+    )
+
+
+@functools.cache
+def _agents_taking(kind: str, agents: tuple[str, ...]) -> list[str]:
+    found = []
+    for agent in agents:
+        with contextlib.suppress(Exception):  # an agent of someone's that does not compose by itself
+            network = resolve_target(compose_choices([f"agent={agent}"]).network._target_)
+            found += [f"agent={agent}"] if kind in getattr(network, "action_types", (kind,)) else []
+    return found
 
 
 def check_choices(choices: Mapping[str, Any], overrides: Iterable[str] = ()) -> None:

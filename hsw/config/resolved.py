@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
+import typing
 from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from hsw.config.check import check_config, find_targets
+from hsw.config.check import GROUPS, Target, check_config, find_targets
 from hsw.config.choices import options, targets_of
 from hsw.config.compatibility import check_pairs, owner
 from hsw.config.defaults import fill_in, leave_out
@@ -24,8 +24,9 @@ from hsw.errors import ConfigError, CorruptError
 
 _TAG = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
 SPACES = ("observation_space", "action_space")
-SETTINGS = tuple(field.name for field in fields(Settings))
-GROUP_KEYS = ("env", "network", "storage", "algorithm", "agent")
+_HINTS = typing.get_type_hints(Settings, include_extras=True)
+TARGET_KEYS = tuple(key for key, hint in _HINTS.items() if hint in GROUPS)
+ONE_TARGET_KEYS = tuple(key for key, hint in _HINTS.items() if hint == Target)
 
 
 def check(config: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -100,14 +101,15 @@ def _check_files(config: DictConfig) -> None:
         node = None if OmegaConf.is_missing(config, key) else config._get_node(key)
         if not isinstance(node, DictConfig) or node._is_none() or node._is_interpolation():
             continue
-        if key in GROUP_KEYS and "_target_" not in node and len(node):
+        if key in ONE_TARGET_KEYS and "_target_" not in node and len(node):
             raise ConfigError(
                 f"{key} must be a choice of conf/{key}, or a mapping with a _target_; a choice's file needs a line "
                 f"such as _target_: my_package.MyClass, or a defaults list that begins with another choice of {key}"
             )
-        if key not in SETTINGS and options(key):
+        if key not in TARGET_KEYS and options(key):
             raise ConfigError(
-                f"there is no {key}; the file of {key}=<choice> needs '# @package _global_' as its first line"
+                f"there is no {key}.{next(map(str, node), '')}; the file of {key}=<choice> needs '# @package _global_' as "
+                "its first line"
             )
 
 

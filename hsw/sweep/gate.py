@@ -14,7 +14,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from hsw.cli.main import JobError
-from hsw.config.choices import check_choices
+from hsw.config.choices import check_choices, search_also
 from hsw.errors import ConfigError
 from hsw.sweep.callback import jobs_of
 
@@ -27,12 +27,14 @@ class GateCallback(Callback):
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         try:
+            search_also(config.hydra.searchpath)
             _check_run(config)
         except Exception as error:
             raise JobError from error  # Hydra would warn, and go on
 
     def on_multirun_start(self, config: DictConfig, config_name: str | None = None, **kwargs: Any) -> None:
         try:
+            search_also(config.hydra.searchpath)
             _check_sweep(config, config_name)
         except Exception as error:
             raise JobError from error
@@ -72,12 +74,15 @@ def _check_sweep(config: DictConfig, config_name: str | None) -> None:
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
     params: Any = OmegaConf.select(config, "hydra.sweeper.params") or {}
     swept = [f"{key}={value}" for key, value in params.items()]
+    jobs = jobs_of(parser.parse_overrides([*swept, *config.hydra.overrides.task]))
     first: Exception | None = None
-    for job in jobs_of(parser.parse_overrides([*swept, *config.hydra.overrides.task])):
+    for job in (jobs[0], jobs[-1], *jobs[1:-1]):
         try:
             check_composed(compose(config_name, overrides=job, return_hydra_config=True))
             return
         except Exception as error:  # Hydra's have no common base
+            if first and str(error) == str(first):
+                break  # what is wrong with the first and the last is wrong with all
             first = first or error
     if first:
         raise first
