@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import types
 import typing
 from collections.abc import Collection, Iterable
@@ -31,6 +32,7 @@ HANDED_OVER: dict[str, set[str]] = {
     "logger": set(),
     "callbacks": set(),
 }
+_WRAPPER = re.compile(r"env\.(eval_)?wrappers\.\d+")
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
 
 
@@ -162,10 +164,22 @@ def _check_nested(node: Any, path: str, allowed: Iterable[str], whole: list[tupl
     if isinstance(node, dict):
         if "_target_" in node and not top:
             signature = signature_of(resolve_target(node["_target_"], allowed))
-            known = None if signature.open else {path: signature.hints}
-            _check_node(node, path, signature.hints, known, (), whole)
+            hints = _of_wrapper(signature.hints) if _WRAPPER.fullmatch(path) else signature.hints
+            _check_node(node, path, hints, None if signature.open else {path: hints}, (), whole)
         for key, value in node.items():
             _check_nested(value, f"{path}.{key}", allowed, whole, top=False)
+
+
+def _of_wrapper(hints: dict[str, Any]) -> dict[str, Any]:
+    """What a config may say of a wrapper: not its env. Of types that YAML has no word for, anything may be."""
+    plain = (bool, int, float, str, None, type(None))
+    kept: dict[str, Any] = {}
+    for name, hint in hints.items():
+        options = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+        known = all(option in plain or get_origin(option) is Literal for option in options)
+        kept[name] = hint if known else Any
+    kept.pop("env", None)
+    return kept
 
 
 def _checked(value: Any, hint: Any, name: str, whole: list[tuple[str, int]]) -> Any:

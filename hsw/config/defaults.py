@@ -46,10 +46,6 @@ class Key:
         return self.value(node) if callable(self.value) else self.value
 
 
-def _sibling(name: str) -> Callable[[Node], Any]:
-    return lambda node: node.get(name)
-
-
 KEYS = (
     # since 0.2.0
     Key("callbacks", {}),
@@ -61,7 +57,9 @@ KEYS = (
     Key("env.wrappers", []),
     Key("env.eval_wrappers"),
     Key("network.distribution", "auto"),
-    Key("algorithm.value_clip_range", _sibling("clip_range"), targets=("hsw.algorithm.DAAC",)),
+    Key("algorithm.entropy_schedule", "constant"),
+    Key("algorithm.value_clip_range", "clip_range", targets=("hsw.algorithm.DAAC",)),
+    Key("algorithm.value_phase_first", False, targets=("hsw.algorithm.DAAC",)),
 )
 
 

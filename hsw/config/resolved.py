@@ -107,10 +107,9 @@ def _check_files(config: DictConfig) -> None:
                 f"such as _target_: my_package.MyClass, or a defaults list that begins with another choice of {key}"
             )
         if key not in TARGET_KEYS and options(key):
-            raise ConfigError(
-                f"there is no {key}.{next(map(str, node), '')}; the file of {key}=<choice> needs '# @package _global_' as "
-                "its first line"
-            )
+            inner = next(map(str, node), "")
+            line = "'# @package _global_'"
+            raise ConfigError(f"there is no {key}.{inner}; the file of {key}=<choice> needs {line} as its first line")
 
 
 def resumed_config(config: DictConfig, folder: Path) -> DictConfig:
