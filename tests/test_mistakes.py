@@ -89,7 +89,7 @@ def test_a_sweep_of_which_no_job_could_begin_leaves_nothing(arguments: str, sent
 
 
 def test_words_of_other_libraries_lead_to_keys_that_are_there() -> None:
-    known = [[*leaves(compose(f"agent={agent}")), "experiments"] for agent in ("ppo", "her_sac", "impala")]
+    known = [[*leaves(compose(f"agent={agent}")), "experiments"] for agent in ("ppo", "sac", "her_sac", "impala")]
     for word, keys in SYNONYMS.items():
         assert all(any(key in own for own in known) for key in keys), word
         for own in known:
