@@ -26,7 +26,7 @@ from hsw.cli.main import JobError, describe, run_main
 from hsw.config.arguments import prepare
 from hsw.config.choices import check_choices, search_also
 from hsw.config.files import conf_folder, refuse_null_choices, refuse_secrets
-from hsw.config.origin import ORIGIN, changes_since, take_origin, write_origin
+from hsw.config.origin import ORIGIN, changes_since, check_origin, take_origin, write_origin
 from hsw.errors import ConfigError, ResourceError
 from hsw.run.status import JobOutcome, read_status, stored_identity, write_status
 from hsw.run.trace import log_error
@@ -90,6 +90,7 @@ def run_in_folder(config: DictConfig, folder: Path, job: bool = False) -> JobOut
         if HydraConfig.initialized():
             check_choices(HydraConfig.get().runtime.choices, HydraConfig.get().overrides.task)
         check(config)
+        check_origin(config)
     same = (stored_identity(folder) if resume else None) or identity(config)
     status = {"status": "running", "num_train_steps": config.num_train_steps, "identity": same}
     if job and (before := _finished(folder, status)):  # before the folder is touched

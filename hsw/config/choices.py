@@ -43,8 +43,8 @@ def load_choice(group: str, name: str) -> Any:
 
 def _folders() -> list[Any]:
     """The folders, or places of packages, in which Hydra finds configs, in its order."""
-    running = HydraConfig.get().searchpath if HydraConfig.initialized() else _searched
-    places = [str(place) for place in running or ()]
+    running = HydraConfig.get().searchpath if HydraConfig.initialized() else ()  # of a job in a process of its own
+    places = [*_searched, *(running or ())]
     if GlobalHydra.instance().is_initialized():
         sources = GlobalHydra.instance().config_loader().get_sources()
         places = [f"{source.scheme()}://{source.path}" for source in sources if source.provider != "hydra"] + places

@@ -70,28 +70,35 @@ def again(folder: Path, changes: Sequence[str]) -> list[str]:
     stored = _stored(folder)
     new = {key_of(change) for change in changes}
     kept = [o for o in stored if key_of(o) not in new and not (_root(o) == "logger" and "logger" in new)]
-    allow = OmegaConf.from_dotlist([change for change in changes if change.startswith("allow=")]).get("allow", [])
-    for override in kept:
-        key, _, value = override.partition("=")
-        check_env_modules({"env": {"_target_": "", "id": value.strip("'\"")}} if key_of(key) == "env.id" else {}, allow)
     return [*kept, *changes]
+
+
+def check_origin(config: DictConfig) -> None:
+    """Refuse an environment's module that a folder names, and the command line does not trust.
+
+    Raises:
+        ConfigError: If the config came from a folder and names one.
+    """
+    if ORIGIN in os.environ:
+        check_env_modules({"env": {"_target_": "", "id": config.env.get("id", "")}}, config.allow)
 
 
 def changes_since(stored: DictConfig, config: DictConfig) -> str:
     """What a run has otherwise than the one whose config it takes, value by value: seed: 1 -> 7."""
-    before, after, nothing = _values(stored), _values(config), object()
+    # A folder's values are as they stand: what it says resolves to nothing of this machine's.
+    before, after, nothing = _values(stored, resolve=False), _values(config, resolve=True), object()
     names = sorted({*before, *after}, key=lambda name: (name.count("."), name))
     changed = [name for name in names if before.get(name, nothing) != after.get(name, nothing)]
     lines = [f"{name}: {before.get(name, '-')} -> {after.get(name, '-')}" for name in changed]
     return f"the config of {os.environ[ORIGIN]}, " + (f"changed in {'; '.join(lines)}" if lines else "unchanged")
 
 
-def _values(config: DictConfig) -> dict[str, Any]:
+def _values(config: DictConfig, resolve: bool) -> dict[str, Any]:
     """The values of a config by dotted name, without those that say where it ran, or that its environment gives."""
     plain: Any = OmegaConf.to_container(config, resolve=False)
     for key in ("observation_space", "action_space", "resume", "allow"):
         plain[key] = None
-    plain = OmegaConf.to_container(OmegaConf.create(plain), resolve=True)
+    plain = OmegaConf.to_container(OmegaConf.create(plain), resolve=resolve)
     return dict(_leaves(plain))
 
 

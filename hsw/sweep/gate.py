@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from hsw.cli.main import JobError
 from hsw.config.choices import check_choices, search_also
+from hsw.config.origin import check_origin
 from hsw.errors import ConfigError
 from hsw.sweep.callback import jobs_of
 
@@ -55,6 +56,7 @@ def check_composed(config: DictConfig) -> None:
     with open_dict(own):
         del own["hydra"]
     check(own)
+    check_origin(own)
 
 
 def _check_run(config: DictConfig) -> None:

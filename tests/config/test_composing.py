@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
+from hsw import report
 from hsw.config.arguments import prepare, prepare_overrides
 from hsw.config.choices import preset_note
 from hsw.config.resolved import check, load_config
@@ -223,6 +224,7 @@ def test_what_a_run_was_composed_from_is_kept_and_resume_is_not(tmp_path: Path) 
     kept = json.loads((tmp_path / "choices.json").read_text())
     assert kept["overrides"] == list(TINY)
     assert (kept["choices"]["agent"], kept["choices"]["preset"]) == ("ppo", "ppo_cartpole")
+    assert "presets: ppo_cartpole" in call(str(tmp_path), "--no-curves", main=report.cli).out
     assert call(f"resume={tmp_path}", "num_train_steps=200").code == 0
     assert json.loads((tmp_path / "choices.json").read_text()) == kept
     assert config_of(tmp_path).resume is None
