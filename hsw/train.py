@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from hsw.cli.main import JobError, describe, run_main
 from hsw.config.arguments import prepare
-from hsw.config.choices import check_choices, search_also
+from hsw.config.choices import check_choices, search_also, task_overrides
 from hsw.config.files import conf_folder, refuse_null_choices, refuse_secrets
 from hsw.config.origin import ORIGIN, changes_since, check_origin, take_origin, write_origin
 from hsw.errors import ConfigError, ResourceError
@@ -88,7 +88,7 @@ def run_in_folder(config: DictConfig, folder: Path, job: bool = False) -> JobOut
         config = resumed_config(config, Path(config.resume))  # checked there
     else:
         if HydraConfig.initialized():
-            check_choices(HydraConfig.get().runtime.choices, HydraConfig.get().overrides.task)
+            check_choices(HydraConfig.get().runtime.choices, task_overrides(HydraConfig.get()))
         check(config)
         check_origin(config)
     same = (stored_identity(folder) if resume else None) or identity(config)

@@ -114,6 +114,12 @@ def _agents_taking(kind: str, agents: tuple[str, ...]) -> list[str]:
     return found
 
 
+def task_overrides(hydra_config: Any) -> list[str]:
+    """The overrides of the command line as they were typed: read one by one, their interpolations would resolve."""
+    overrides: Any = OmegaConf.to_container(hydra_config.overrides.task, resolve=False)
+    return [str(override) for override in overrides]
+
+
 def check_choices(choices: Mapping[str, Any], overrides: Iterable[str] = ()) -> None:
     """Refuse a preset that Hydra passes over, because there is none of that name, and one tuned for another agent.
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from hsw.config.arguments import key_of, prepare
+from hsw.config.choices import task_overrides
 from hsw.config.settings import root_key
 from hsw.config.targets import check_env_modules
 from hsw.errors import ConfigError, CorruptError
@@ -29,7 +30,7 @@ def write_origin(folder: RunFolder, hydra_config: Any) -> None:
     Raises:
         ResourceError: If the disk does not take it.
     """
-    overrides = [override for override in hydra_config.overrides.task if _root(override) not in _NOT_KEPT]
+    overrides = [override for override in task_overrides(hydra_config) if _root(override) not in _NOT_KEPT]
     choices = {group: choice for group, choice in hydra_config.runtime.choices.items() if "hydra/" not in group}
     folder.write_text(NAME, json.dumps({"overrides": overrides, "choices": choices}, indent=1) + "\n")
 

@@ -14,7 +14,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from hsw.cli.main import JobError
-from hsw.config.choices import check_choices, search_also
+from hsw.config.choices import check_choices, search_also, task_overrides
 from hsw.config.origin import check_origin
 from hsw.errors import ConfigError
 from hsw.sweep.callback import jobs_of
@@ -49,9 +49,7 @@ def check_composed(config: DictConfig) -> None:
     """
     from hsw.config.resolved import check
 
-    overrides = OmegaConf.to_container(config.hydra.overrides.task)
-    assert isinstance(overrides, list)
-    check_choices(config.hydra.runtime.choices, overrides)
+    check_choices(config.hydra.runtime.choices, task_overrides(config.hydra))
     own = config.copy()
     with open_dict(own):
         del own["hydra"]
@@ -63,7 +61,7 @@ def _check_run(config: DictConfig) -> None:
     global _fresh
     study = config.hydra.runtime.choices.get("experiments")
     swept = set(OmegaConf.select(config, "hydra.sweeper.params") or {})
-    given = {override.partition("=")[0] for override in config.hydra.overrides.task}
+    given = {override.partition("=")[0] for override in task_overrides(config.hydra)}
     if study and swept - given:
         raise ConfigError(f"experiments={study} is a sweep; leave hydra.mode out")
     if config.resume is None:  # else the config is the folder's
@@ -76,7 +74,7 @@ def _check_sweep(config: DictConfig, config_name: str | None) -> None:
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
     params: Any = OmegaConf.select(config, "hydra.sweeper.params") or {}
     swept = [f"{key}={value}" for key, value in params.items()]
-    jobs = jobs_of(parser.parse_overrides([*swept, *config.hydra.overrides.task]))
+    jobs = jobs_of(parser.parse_overrides([*swept, *task_overrides(config.hydra)]))
     first: Exception | None = None
     for job in (jobs[0], jobs[-1], *jobs[1:-1]):
         try:
