@@ -10,7 +10,9 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from hsw.agent import Agent
+from hsw.config.choices import check_actions
 from hsw.config.resolved import SPACES
+from hsw.config.targets import resolve_target
 from hsw.env import VectorEnv
 from hsw.errors import ConfigError
 from hsw.run.logger import Logger
@@ -53,6 +55,7 @@ def build_agent(config: DictConfig, run: Run, state: dict[str, Any] | None = Non
                     config[key] = space
             elif _comparable(key, config[key]) != _comparable(key, space):
                 raise ConfigError(f"the environment's {key} is {space}, and the run's was {config[key]}")
+        check_actions(resolve_target(config.network._target_, config.allow), env.action_space.type)
         policy = build(config.network)
         algorithm = build(config.algorithm, policy=policy)
         storage = build(config.storage)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 from pathlib import Path
 from typing import Any
 
-from hsw.cli.main import run_main
+from hsw.cli.main import Parser, run_main
 from hsw.errors import ConfigError, CorruptError
 
 
@@ -97,7 +96,7 @@ def evaluate_run(
 
 def main() -> None:
     """Parse the command line, evaluate, print JSON."""
-    parser = argparse.ArgumentParser(prog="hsw-eval", description="Evaluate the networks that a run saved.")
+    parser = Parser(prog="hsw-eval", description="Evaluate the networks that a run saved.")
     parser.add_argument("folder", type=Path, help="the run's folder")
     parser.add_argument("--episodes", type=int, default=20, help="whole episodes to play (20)")
     parser.add_argument("--seed", type=int, help="root of the episodes' seeds (the run's)")

@@ -6,7 +6,6 @@ Which runs there are, how they ended, what varied between them, and the statisti
 
 from __future__ import annotations
 
-import argparse
 import math
 import os
 import shlex
@@ -14,7 +13,6 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
 
 from hsw.analysis.comparison import compare
 from hsw.analysis.curves import draw
@@ -23,13 +21,8 @@ from hsw.analysis.report_data import Report, RunRow, Study
 from hsw.analysis.results import METRICS, RunResult, find_studies, read_run
 from hsw.analysis.score_ranges import Ranges, read_ranges, read_ranges_file
 from hsw.analysis.tables import FORMATS
-from hsw.cli.main import run_main
+from hsw.cli.main import Parser, run_main
 from hsw.errors import ConfigError, ResourceError
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(message)
 
 
 def report(
@@ -202,6 +195,9 @@ def _what_ran(runs: Sequence[RunResult]) -> tuple[dict[str, list[str]], list[str
         for name, values in {**versions, **machines}.items()
         if len(values) > 1
     ]
+    presets = _distinct_values(["preset"], [run.config for run in runs if "preset" in run.config])["preset"]
+    if presets:
+        notes.append(f"presets: {', '.join('none, general values' if name == 'null' else name for name in presets)}")
     if len(telling) < len(runs):
         notes.append(f"{len(runs) - len(telling)} of {len(runs)} runs do not say what they ran with")
     return versions, notes
@@ -213,7 +209,7 @@ def _distinct_values(names: Iterable[str], rows: Sequence[dict[str, str]]) -> di
 
 def main() -> None:
     """Parse the command line, read, print."""
-    parser = _Parser(prog="hsw-report", description="Compare runs, from their folders alone.")
+    parser = Parser(prog="hsw-report", description="Compare runs, from their folders alone.")
     parser.add_argument("folders", type=Path, nargs="+", help="run folders, or folders that hold some at any depth")
     parser.add_argument("--format", choices=tuple(FORMATS), default="md", help="what to print (md)")
     parser.add_argument("--metric", choices=tuple(METRICS), default="return", help="of the last evaluation (return)")

@@ -2,6 +2,7 @@
 
 python -m hsw.train [group=choice ...] [key=value ...]
 python -m hsw.train resume=<run folder>
+python -m hsw.train from=<run folder> [key=value ...]
 python -m hsw.train experiments=<study> | --multirun key=value,value ...
 """
 
@@ -22,11 +23,15 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from hsw.cli.main import JobError, describe, run_main
-from hsw.config.files import conf_folder, refuse_choices, refuse_secrets
+from hsw.config.arguments import prepare
+from hsw.config.choices import check_choices, search_also, task_overrides
+from hsw.config.files import conf_folder, refuse_null_choices, refuse_secrets
+from hsw.config.origin import ORIGIN, changes_since, check_origin, take_origin, write_origin
 from hsw.errors import ConfigError, ResourceError
 from hsw.run.status import JobOutcome, read_status, stored_identity, write_status
 from hsw.run.trace import log_error
 from hsw.sweep.callback import reporting
+from hsw.sweep.gate import forget
 from hsw.sweep.job import in_sweep, run_job
 
 if TYPE_CHECKING:
@@ -49,9 +54,6 @@ def _hydra_main(config: DictConfig) -> None:
         run_job(lambda: run_in_folder(config, folder, job=True), folder.name, hydra_config.job.num, config.fail_fast)
         return
     try:
-        study = hydra_config.runtime.choices.get("experiments")
-        if study and OmegaConf.select(cast(Any, hydra_config), "sweeper.params"):
-            raise ConfigError(f"experiments={study} is a sweep; leave hydra.mode out")
         outcome = run_in_folder(config, folder)
     except Exception as error:
         raise JobError from error  # past Hydra, which would print a line of its own first
@@ -76,7 +78,7 @@ def run_in_folder(config: DictConfig, folder: Path, job: bool = False) -> JobOut
     Raises:
         HswError: If the run did not begin.
     """
-    from hsw.config.resolved import check, identity, resumed_config
+    from hsw.config.resolved import check, identity, load_config, resumed_config
     from hsw.run.folder import RunFolder
 
     resume = config.resume is not None
@@ -85,7 +87,10 @@ def run_in_folder(config: DictConfig, folder: Path, job: bool = False) -> JobOut
     if resume:
         config = resumed_config(config, Path(config.resume))  # checked there
     else:
+        if HydraConfig.initialized():
+            check_choices(HydraConfig.get().runtime.choices, task_overrides(HydraConfig.get()))
         check(config)
+        check_origin(config)
     same = (stored_identity(folder) if resume else None) or identity(config)
     status = {"status": "running", "num_train_steps": config.num_train_steps, "identity": same}
     if job and (before := _finished(folder, status)):  # before the folder is touched
@@ -97,9 +102,13 @@ def run_in_folder(config: DictConfig, folder: Path, job: bool = False) -> JobOut
                 return before
             resume = _begin_again(folder)
         write_status(folder, status)
+        if ORIGIN in os.environ and not resume:
+            logging.getLogger("hsw").info(changes_since(load_config(Path(os.environ[ORIGIN])), config))
         outcome = _train_to_end(config, run_folder, resume)
         with contextlib.suppress(*([ResourceError] if outcome.cause else [])):  # the error is what counts
             write_status(folder, status | outcome.as_status())
+        if isinstance(outcome.cause, ConfigError) and outcome.steps is None and not job:
+            forget(folder)  # it never began
         return outcome
     finally:
         run_folder.close()
@@ -199,9 +208,11 @@ def open_run(config: DictConfig, folder: RunFolder, resume: bool) -> Iterator[An
     )
     agent = build_agent(config, run, run.load() if resume else None)
     try:
-        saved: Any = OmegaConf.to_container(config, resolve=True)
+        saved: Any = {**cast(Any, OmegaConf.to_container(config, resolve=True)), "resume": None}
         folder.write_text("config.yaml", OmegaConf.to_yaml(OmegaConf.create(saved)))
         record_session(folder.path, resume)
+        if HydraConfig.initialized() and not resume:
+            write_origin(folder, HydraConfig.get())
         run.config = saved
         yield agent
     finally:
@@ -212,7 +223,10 @@ def main() -> None:
     """The command `hsw-train`, and `python -m hsw.train`."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that errors reach run_main, which prints a sentence
     refuse_secrets(sys.argv[1:])
-    refuse_choices(sys.argv[1:])
+    search_also([])
+    sys.argv[1:] = prepare(sys.argv[1:])
+    sys.argv[1:] = take_origin(sys.argv[1:])
+    refuse_null_choices(sys.argv[1:])
     for argument in sys.argv[1:]:
         if argument.startswith("resume=") and argument != "resume=null":
             # The run goes on where it was, also for Hydra's own log file.

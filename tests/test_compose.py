@@ -148,7 +148,7 @@ def test_every_recipe_builds_on_the_env_if_that_suits_it_and_else_refuses_it(env
     for recipe, parts in RECIPES.items():
         building = agent_of(f"agent={recipe}", f"env={env}", *["env.id=CartPole-v1"] * (env == "gym"))
         if env not in SUITED.get(recipe, [env]):
-            refusal = r"SAC needs continuous actions|hindsight needs Dict|env\.normalize_reward=true would store"
+            refusal = r"SoftActorCritic takes Box actions|hindsight needs Dict|env\.normalize_reward=true would store"
             with pytest.raises(ConfigError, match=refusal), building:
                 pass
             continue

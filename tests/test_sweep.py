@@ -206,7 +206,7 @@ def test_a_single_run_leaves_its_status(tmp_path: Path) -> None:
     left = status(tmp_path)
     assert (left["status"], left["exit_code"], left["return"]) == ("done", 0, newest(tmp_path)["best_score"])
     failed = tmp_path / "failed"
-    assert call(*TINY, "env.id=tests.envs:Nothing-v0", run_dir(failed)).code == 2
+    assert call(*TINY, "env.id=tests.envs:StepRaises-v0", run_dir(failed)).code == 3
     assert status(failed)["status"] == "failed"
     assert status(failed)["error"]
 

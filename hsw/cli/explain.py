@@ -5,59 +5,73 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
 
-from hsw.config.files import conf_folder
+from omegaconf import DictConfig, OmegaConf
+
+from hsw.config.choices import compose_choices, options, search_also
+from hsw.config.words import meant
+
+_GROUPS = ("env", "network", "storage", "algorithm", "agent", "logger", "callbacks", "augmentation", "intrinsic_reward")
+_SCALARS = ("experiments", "preset", "budget", "pair", "hindsight")  # groups whose choices are values for other places
 
 
 def explain(error: Exception, arguments: Sequence[str]) -> str:
     """What is wrong with the command line, with the nearest right name."""
     text = str(error)
     cause = str(error.__cause__ or "")
-    options = getattr(error, "options", None)
-    missing = re.search(r"(?:Could not find|Could not load|In '.*?': Could not find) '?([\w./-]+)'?", text)
+    missing = re.search(r"(?:Could not find|Could not load|In '.*?': Could not find) '?([^\s']+)'?", text)
     if missing:
         group, _, choice = missing.group(1).rpartition("/")
-        near = difflib.get_close_matches(choice, options or (), 1)
-        meant = f"; did you mean {group}={near[0]}?" if near else ""
-        return f"there is no {group}={choice}{meant}" + (f" (choices: {', '.join(options)})" if options else "")
+        return _no_choice(group, choice, getattr(error, "options", None) or ())
     if hasattr(error, "override"):
         return f"cannot read the argument {error.override!r}; quote values with special characters: \"key='value'\""
+    several = re.search(r"Ambiguous value for argument '([^']*)'|Sweep parameters '([^']*)' requires", text)
+    if several:
+        argument = several[1] or several[2]
+        key, _, value = argument.partition("=")
+        listed = f"; one list is {key}=[{value}]" if several[1] else ""
+        return f"{argument} is a sweep over several values, which needs --multirun{listed}"
     unknown = re.search(r"Could not override '([^']+)'", text) or re.search(
         r"Key '([^']+)' is not in struct", text + cause
     )
     if unknown:
         key = unknown.group(1).split("@")[0]
-        guess = _nearest_key(key, arguments)
-        if key.rpartition(".")[0].endswith("kwargs"):
-            guess = f"+{key}=<value>"
-        return f"there is no {key}" + (f"; did you mean {guess}?" if guess else "")
+        return f"there is no {key}{meant(key, _known_keys(arguments))}"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return " ".join(lines[:2]) if lines else type(error).__name__
 
 
-def _nearest_key(key: str, arguments: Sequence[str]) -> str | None:
-    """Compose what can be composed of the command line and look for the key in it."""
-    from hydra import compose, initialize_config_dir
-    from omegaconf import OmegaConf
+def _no_choice(group: str, choice: str, known: Sequence[str]) -> str:
+    """A choice that is not there: what comes near, or how an id of Gymnasium's is given."""
+    near = difflib.get_close_matches(choice, known, 1)
+    if group == "env" and re.search(r"-v\d+$|[:/]", choice):
+        hint = f"; any Gymnasium id is given as env=gym env.id={choice}"
+    else:
+        hint = f"; did you mean {group}={near[0]}?" if near else ""
+    return f"there is no {group}={choice}{hint}" + (f" (choices: {', '.join(known)})" if known else "")
 
-    from hsw.config.check import nearest
 
-    choices = [a for a in arguments if re.fullmatch(r"(env|network|storage|algorithm|agent|logger)=\w+", a)]
+def _known_keys(arguments: Sequence[str]) -> list[str]:
+    """The keys of what can be composed of the command line, and the groups."""
+    found = [a.partition("=")[2] for a in arguments if a.startswith(("--config-dir=", "-cd="))]
+    found += [path for a in arguments if a.startswith("hydra.searchpath=[") for path in a[18:-1].split(",")]
+    search_also(f"file://{Path(place).absolute()}" if "://" not in place else place for place in found)
+    choices = [a for a in arguments if re.fullmatch(rf"({'|'.join(_GROUPS)})=\w+", a)]
     try:
-        with initialize_config_dir(version_base="1.3", config_dir=str(conf_folder())):
-            config = compose("config", overrides=choices)
+        config = compose_choices(choices)
     except Exception:  # the command line has other faults too; without a suggestion, then
-        return None
-    keys: list[str] = []
+        return []
+    keys = [group for group in _SCALARS if options(group)]
 
-    def collect(node: Any, path: str) -> None:
-        for name in node:
-            inner = f"{path}.{name}" if path else str(name)
-            if not str(name).startswith("_"):
+    def collect(node: DictConfig, path: str) -> None:
+        for name in map(str, node):
+            inner = f"{path}.{name}" if path else name
+            if not name.startswith("_"):
                 keys.append(inner)
-                if OmegaConf.is_dict(node._get_node(name)):
-                    collect(node._get_node(name), inner)
+                child = node._get_node(name)
+                if isinstance(child, DictConfig) and OmegaConf.is_dict(child):
+                    collect(child, inner)
 
     collect(config, "")
-    return nearest(key, keys)
+    return keys

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 import traceback
 from collections.abc import Callable
+from typing import NoReturn
 
 from hsw.cli.explain import explain
 from hsw.errors import ConfigError, HswError, Interrupted
@@ -13,6 +15,13 @@ from hsw.errors import ConfigError, HswError, Interrupted
 
 class JobError(BaseException):
     """Carries a job's error, its cause, past Hydra."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Tells what is wrong with a command line in one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; --help lists what there is")
 
 
 def describe(error: BaseException) -> tuple[str, int]:

@@ -5,19 +5,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
-from pathlib import Path
 
 import hsw.config.resolvers  # noqa: F401  whoever composes a config needs its resolvers
+from hsw.config.place import conf_folder
 from hsw.errors import ConfigError
 
+__all__ = ["conf_folder", "refuse_null_choices", "refuse_secrets"]
+
 _SECRET = re.compile(r"(api[_-]?key|secret|password|passwd|access[_-]?token|auth[_-]?token)", re.IGNORECASE)
-
-
-def conf_folder() -> Path:
-    """The configs: beside the package in a checkout, inside it when installed from a wheel."""
-    package = Path(__file__).resolve().parents[1]
-    inside = package / "conf"
-    return inside if inside.is_dir() else package.parent / "conf"
 
 
 def refuse_secrets(arguments: Iterable[str]) -> None:
@@ -37,17 +32,13 @@ def refuse_secrets(arguments: Iterable[str]) -> None:
             )
 
 
-def refuse_choices(arguments: Iterable[str]) -> None:
-    """Refuse two choices that Hydra does not: null, which it crashes on, and an unknown preset, which it passes over.
+def refuse_null_choices(arguments: Iterable[str]) -> None:
+    """Refuse a choice that Hydra crashes on: null.
 
     Raises:
-        ConfigError: If an argument is one of them.
+        ConfigError: If an argument is one.
     """
-    presets = sorted(path.stem for path in (conf_folder() / "preset").glob("*.yaml"))
     for argument in arguments:
-        group, _, choices = argument.partition("=")
-        if choices == "null" and (conf_folder() / group).is_dir():
+        group, _, choice = argument.partition("=")
+        if choice == "null" and (conf_folder() / group).is_dir():
             raise ConfigError(f"{argument} is no choice; ~{group} leaves it out")
-        for choice in choices.split(",") if group == "preset" else ():
-            if choice not in presets:
-                raise ConfigError(f"there is no preset={choice} (choices: {', '.join(presets)})")

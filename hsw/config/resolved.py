@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import typing
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,20 +12,28 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from hsw.config.check import check_config, find_targets
+from hsw.config.check import GROUPS, Target, check_config, find_targets
+from hsw.config.choices import options, targets_of
 from hsw.config.compatibility import check_pairs, owner
-from hsw.config.files import conf_folder, refuse_secrets
+from hsw.config.defaults import fill_in, leave_out
+from hsw.config.files import refuse_secrets
 from hsw.config.legacy import keep_encoders
 from hsw.config.settings import CHANGEABLE, Settings, root_key
-from hsw.config.targets import check_env_modules, resolve_target
+from hsw.config.targets import check_env_modules
 from hsw.errors import ConfigError, CorruptError
 
 _TAG = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
 SPACES = ("observation_space", "action_space")
+_HINTS = typing.get_type_hints(Settings, include_extras=True)
+TARGET_KEYS = tuple(key for key, hint in _HINTS.items() if hint in GROUPS)
+ONE_TARGET_KEYS = tuple(key for key, hint in _HINTS.items() if hint == Target)
 
 
 def check(config: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     """Check everything that can be checked before anything is built.
+
+    Args:
+        config: Composed, or a run's. Numbers such as 1e5 become whole numbers in it where these are expected.
 
     Returns:
         The plain config, and the target of each group.
@@ -32,11 +41,12 @@ def check(config: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     Raises:
         ConfigError: For the first thing that is wrong.
     """
-    config = config.copy()
+    given, config = config, config.copy()
     with open_dict(config):
         for key in SPACES:  # read from the environment, which is not built yet
             if OmegaConf.is_missing(config, key):
                 config[key] = None
+    _check_files(config)
     try:
         plain: Any = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
@@ -44,8 +54,13 @@ def check(config: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     refuse_secrets(f"{path}={value}" for path, value in _leaves(plain))  # those that an interpolation read
     allowed = plain.get("allow", ())
     targets = find_targets(plain, Settings, allowed)
-    check_pairs(targets, _choices())  # first: a preset's values for other parts would be called misspelt
-    check_config(plain, Settings, targets, allowed)
+    choices = {group: targets_of(group, allowed) for group in ("network", "storage")}
+    check_pairs(targets, choices)  # first: a preset's values for other parts would be called misspelt
+    raw: Any = OmegaConf.to_container(config, resolve=False)
+    copies = {path for path, value in _leaves(raw) if isinstance(value, str) and "${" in value}
+    for path, value in check_config(plain, Settings, targets, allowed, copies):
+        if path not in copies:
+            OmegaConf.update(given, path, value)
     if not _TAG.fullmatch(plain["tag"]):
         raise ConfigError("tag must be 1 to 64 letters, digits, dots, dashes and underscores, and not begin with a dot")
     if plain["storage"].get("num_envs", plain["env"]["num_envs"]) != plain["env"]["num_envs"]:
@@ -64,6 +79,7 @@ def identity(config: DictConfig) -> dict[str, Any]:
         for key in (*CHANGEABLE, *SPACES):
             config[key] = None
     plain: Any = OmegaConf.to_container(config, resolve=True)
+    leave_out(plain)
     return {path: value for path, value in _leaves(plain) if path not in (*CHANGEABLE, *SPACES)}
 
 
@@ -75,16 +91,25 @@ def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield path, node
 
 
-def _choices() -> dict[str, dict[str, Any]]:
-    """The target of every choice of network and storage in conf/."""
-    found: dict[str, dict[str, Any]] = {}
-    for group in ("network", "storage"):
-        found[group] = {}
-        for path in sorted(Path(conf_folder(), group).glob("*.yaml")):
-            node: Any = OmegaConf.load(path)
-            if "_target_" in node:
-                found[group][path.stem] = resolve_target(node._target_)
-    return found
+def _check_files(config: DictConfig) -> None:
+    """Refuse what is amiss in a YAML itself, before interpolations fail for it.
+
+    Raises:
+        ConfigError: If a group has no target, or a file of values came under its group's name.
+    """
+    for key in map(str, config):
+        node = None if OmegaConf.is_missing(config, key) else config._get_node(key)
+        if not isinstance(node, DictConfig) or node._is_none() or node._is_interpolation():
+            continue
+        if key in ONE_TARGET_KEYS and "_target_" not in node and len(node):
+            raise ConfigError(
+                f"{key} must be a choice of conf/{key}, or a mapping with a _target_; a choice's file needs a line "
+                f"such as _target_: my_package.MyClass, or a defaults list that begins with another choice of {key}"
+            )
+        if key not in TARGET_KEYS and options(key):
+            inner = next(map(str, node), "")
+            line = "'# @package _global_'"
+            raise ConfigError(f"there is no {key}.{inner}; the file of {key}=<choice> needs {line} as its first line")
 
 
 def resumed_config(config: DictConfig, folder: Path) -> DictConfig:
@@ -117,7 +142,7 @@ def resumed_config(config: DictConfig, folder: Path) -> DictConfig:
 
 
 def load_config(folder: Path) -> DictConfig:
-    """Read the config that a run saved.
+    """Read the config that a run saved; keys that its version did not have say what it did without them.
 
     Raises:
         ConfigError: If there is no run in the folder.
@@ -128,8 +153,11 @@ def load_config(folder: Path) -> DictConfig:
         raise ConfigError(f"there is no run in {folder}: it has no config.yaml")
     try:
         loaded = OmegaConf.load(path)
-        assert isinstance(loaded, DictConfig)
-        keep_encoders(loaded)
-        return loaded
+        plain: Any = OmegaConf.to_container(loaded, resolve=False)
+        assert isinstance(plain, dict)
+        fill_in(plain)
+        filled = OmegaConf.create(plain)
+        keep_encoders(filled)
+        return filled
     except Exception as error:  # YAML's, OmegaConf's and Unicode's errors have no common base
         raise CorruptError(f"{path} cannot be read: {type(error).__name__}") from error

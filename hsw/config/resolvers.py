@@ -11,6 +11,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
+from hsw.config.choices import chosen_preset
+
 _MAX_LENGTH = 100  # in bytes; file systems take 255, and a path has several parts
 
 
@@ -85,3 +87,4 @@ OmegaConf.register_new_resolver("job_name", job_name, replace=True)
 OmegaConf.register_new_resolver("this_study", _study, replace=True)
 OmegaConf.register_new_resolver("this_job", _job, replace=True)
 OmegaConf.register_new_resolver("chosen", _choices, replace=True)
+OmegaConf.register_new_resolver("chosen_preset", chosen_preset, replace=True)

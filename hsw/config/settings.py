@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from hsw.bounds import Range
+from hsw.config.check import NamedTargets, OneOrNamedTargets, OptionalTarget, Target
 
 
 @dataclass
@@ -22,6 +23,8 @@ class Settings:
         resume: A run folder to continue.
         fail_fast: A sweep's first failed job keeps the others from starting.
         allow: Further packages that targets may come from; only the command line's counts.
+        init_from: A run folder or a file of weights to begin with; null draws them.
+        preset: The name of the tuned values that were taken, for people; null if these are the general ones.
         checkpoint_interval: Steps between checkpoints.
         checkpoint_keep: How many checkpoints are kept, the newest.
         eval_interval: Steps between evaluations; null evaluates at the end only.
@@ -38,6 +41,8 @@ class Settings:
     resume: str | None
     fail_fast: bool
     allow: list[str]
+    init_from: str | None
+    preset: str | None
     checkpoint_interval: Annotated[int, Range(1)]
     checkpoint_keep: Annotated[int, Range(1)]
     eval_interval: Annotated[int | None, Range(1)]
@@ -46,15 +51,15 @@ class Settings:
     quiet: bool
     observation_space: Any
     action_space: Any
-    env: dict[str, Any]
-    network: dict[str, Any]
-    storage: dict[str, Any]
-    algorithm: dict[str, Any]
-    agent: dict[str, Any]
-    logger: dict[str, Any]
-    callbacks: dict[str, Any] | None
-    augmentation: dict[str, Any] | None
-    intrinsic_reward: dict[str, Any] | None
+    env: Target
+    network: Target
+    storage: Target
+    algorithm: Target
+    agent: Target
+    logger: OneOrNamedTargets
+    callbacks: NamedTargets
+    augmentation: OptionalTarget
+    intrinsic_reward: OptionalTarget
 
 
 # What a resumed run may change: how long it runs, how it reports, where it computes.

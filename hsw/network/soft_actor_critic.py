@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +40,7 @@ class SoftActorCritic(Policy):
     """
 
     extras = ()
+    action_types: ClassVar[tuple[str, ...]] = ("Box",)
     center: Tensor
     radius: Tensor
 

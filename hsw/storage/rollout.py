@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator
 from dataclasses import fields
 from typing import Annotated, Any, ClassVar
@@ -14,6 +13,7 @@ from hsw.bounds import Range
 from hsw.device import move_owned
 from hsw.errors import ConfigError
 from hsw.returns import gae
+from hsw.signatures import method_parameters
 from hsw.spaces import SpaceLike, read_space, tree_map
 from hsw.storage.base import Storage, gather
 from hsw.storage.batches import RolloutBatch
@@ -67,8 +67,10 @@ class RolloutStorage(Storage):
 
     @classmethod
     def extras(cls) -> tuple[str, ...]:
-        """The fields that the policy contributes: what add takes after next_obs."""
-        names = [name for name in inspect.signature(cls.add).parameters if name not in ("self", "valid")]
+        """The fields that the policy contributes: what add takes after next_obs, itself or through its **kwargs."""
+        names = [name for name in method_parameters(cls, "add") if name != "valid"]
+        if "next_obs" not in names:
+            raise ConfigError(f"{cls.__name__}.add must take next_obs, by name or through **kwargs")
         return tuple(names[names.index("next_obs") + 1 :])
 
     def to(self, device: torch.device | str) -> None:

@@ -6,7 +6,8 @@ from typing import Annotated, Any
 import pytest
 
 from hsw.bounds import Range
-from hsw.config.check import check_config, find_targets, nearest
+from hsw.config.check import check_config, find_targets
+from hsw.config.words import nearest
 from hsw.errors import ConfigError
 
 

@@ -19,7 +19,7 @@ BAD = [
     ("preset=ppo_catpole", "no preset=ppo_catpole (choices: "),
     ("experiments=nothing", "no experiments=nothing"),
     ("logger=nothing", "choices: local, tensorboard, wandb"),
-    ("env.kwargs.length=3", "+env.kwargs.length="),
+    ("env.kwargs.length=3", "unexpected keyword argument 'length'"),
     ("algorithm.lr=fast", "algorithm.lr=fast must be a number"),
     ("algorithm.lr=-1", "algorithm.lr=-1 must be at least 0"),
     ("storage.discount=2", "storage.discount=2 must be in [0, 1]"),
@@ -64,7 +64,11 @@ def test_a_bad_argument_is_refused_in_one_sentence(arguments: str, message: str,
 
 
 BAD_REPLAYS = [
-    ("sac", "env=cartpole", "SAC needs continuous actions between finite bounds"),
+    (
+        "sac",
+        "env=cartpole",
+        "SoftActorCritic takes Box actions, and the environment has Discrete ones; take agent=daac",
+    ),
     ("sac", "env.id=tests.envs:Unbounded-v0", "SAC needs continuous actions between finite bounds"),
     ("her_sac", "env=pendulum", "hindsight needs Dict observations"),
     ("her_sac", "env.id=tests.envs:Goal-v0 +env.kwargs.continuous=true", "missing: achieved_goal"),

@@ -1,0 +1,87 @@
+"""The command line as people write it, made into what Hydra takes."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+
+from hsw.errors import ConfigError
+
+# Hydra's flags, and which of them are followed by a value.
+_VALUED = {"--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--cfg", "-c", "--package", "-p"}
+_PLAIN = {"--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--multirun", "-m"}
+_PLAIN |= {"--shell-completion", "-sc"}
+_INFO = {"--info", "-i"}
+_TOPICS = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+_LIST = re.compile(r"logger=\[([\w\s,]+)\]")
+
+
+def prepare(arguments: Sequence[str]) -> list[str]:
+    """Arguments in an order and a form that Hydra takes: flags first, then overrides.
+
+    Raises:
+        ConfigError: If there is no such flag, or a flag lacks its value, or a sweep is asked for that is no grid.
+    """
+    flags: list[str] = []
+    overrides: list[str] = []
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        name, equals, _ = argument.partition("=")
+        if not argument.startswith("-"):
+            overrides.append(argument)
+        elif name in _INFO:
+            topic = rest.pop(0) if rest and rest[0] in _TOPICS and not equals else "all"
+            flags.append(argument if equals else f"{argument}={topic}")
+        elif name in _VALUED:
+            if not equals and not rest:
+                raise ConfigError(f"{name} needs a value")
+            flags.append(argument if equals else f"{argument}={rest.pop(0)}")
+        elif name in _PLAIN:
+            flags.append(argument)
+        else:
+            near = difflib.get_close_matches(name, sorted(_VALUED | _PLAIN | _INFO), 1)
+            meant = f"; did you mean {near[0]}?" if near else "; --hydra-help lists them"
+            raise ConfigError(f"there is no flag {name}{meant}")
+    return flags + prepare_overrides(overrides)
+
+
+def prepare_overrides(overrides: Iterable[str]) -> list[str]:
+    """Overrides in the form that Hydra takes.
+
+    A key of a free-form mapping (env.kwargs) need not be there yet, and of several loggers each has a name of its own:
+    logger=[wandb,tensorboard] makes logger.wandb and logger.tensorboard.
+
+    Raises:
+        ConfigError: If a sweeper is chosen that is none of hsw's.
+    """
+    prepared: list[str] = []
+    for override in overrides:
+        key, _, value = override.partition("=")
+        listed = _LIST.fullmatch(override)
+        names = [name.strip() for name in listed[1].split(",")] if listed else []
+        if key == "hydra/sweeper" and value != "basic":
+            raise ConfigError(
+                f"{override}: there is no tuner yet, a sweep is a grid; list the values to try, such as "
+                "--multirun algorithm.lr=1e-3,3e-4"
+            )
+        if len(names) == 1:
+            prepared.append(f"logger={names[0]}")
+        elif names:
+            prepared += ["~logger", *(f"+logger@logger.{name}={name}" for name in names if name)]
+        elif _is_free(key) or (key == "callbacks" and value.startswith("{")):
+            prepared.append(f"++{override}")
+        else:
+            prepared.append(override)
+    return prepared
+
+
+def _is_free(key: str) -> bool:
+    """Whether a key is, or is in, a mapping that takes any key: env.kwargs, env.eval_kwargs.kind."""
+    return bool(re.match(r"\w+\.(\w+\.)*\w*kwargs(\.|$)", key))
+
+
+def key_of(override: str) -> str:
+    """What an override sets: algorithm.lr of ++algorithm.lr=1, and logger@logger.wandb as it stands."""
+    return override.lstrip("+~").partition("=")[0]

@@ -1,0 +1,190 @@
+"""The choices of each config group, wherever Hydra finds configs: conf/, --config-dir, hydra.searchpath, plugins."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.resources
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from hsw.config.place import conf_folder
+from hsw.config.targets import resolve_target
+from hsw.errors import ConfigError
+
+_searched: list[str] = []  # by the run that is composed in this process, beside what Hydra began with
+
+
+def search_also(paths: Iterable[str]) -> None:
+    """Look along hydra.searchpath, too, until it is said anew."""
+    _searched[:] = paths
+
+
+def options(group: str) -> list[str]:
+    """The names of a group's choices."""
+    found = [path.name for folder in _folders() if (place := folder / group).is_dir() for path in place.iterdir()]
+    return sorted({name.removesuffix(".yaml") for name in found if name.endswith(".yaml")})
+
+
+def load_choice(group: str, name: str) -> Any:
+    """A choice as it stands in its file, without what its defaults bring; None if there is none."""
+    for folder in _folders():
+        path = folder / group / f"{name}.yaml"
+        if path.is_file():
+            return OmegaConf.create(path.read_text())
+    return None
+
+
+def _folders() -> list[Any]:
+    """The folders, or places of packages, in which Hydra finds configs, in its order."""
+    running = HydraConfig.get().searchpath if HydraConfig.initialized() else ()  # of a job in a process of its own
+    places = [*_searched, *(running or ())]
+    if GlobalHydra.instance().is_initialized():
+        sources = GlobalHydra.instance().config_loader().get_sources()
+        places = [f"{source.scheme()}://{source.path}" for source in sources if source.provider != "hydra"] + places
+    else:
+        places = [str(conf_folder()), *places]
+    folders: list[Any] = []
+    for place in dict.fromkeys(places):
+        scheme, colon, path = place.rpartition("://")
+        if scheme == "pkg":
+            with contextlib.suppress(ImportError):
+                folders.append(importlib.resources.files(path.replace("/", ".")))
+        elif scheme in ("file", ""):
+            folders.append(Path(path if colon else place))
+    return folders
+
+
+def targets_of(group: str, allowed: Iterable[str] = ()) -> dict[str, Any]:
+    """The target of every choice of a group that may be named here, for suggestions."""
+    found: dict[str, Any] = {}
+    for name in options(group):
+        target = getattr(load_choice(group, name), "_target_", None)
+        try:
+            found[name] = resolve_target(target, allowed) if target else None
+        except ConfigError:  # of a package that is not trusted, or not installed
+            continue
+    return {name: target for name, target in found.items() if target}
+
+
+def compose_choices(overrides: list[str]) -> DictConfig:
+    """What a command line composes, along the same search path as the one that runs."""
+    if _searched:
+        overrides = [*overrides, f"hydra.searchpath=[{','.join(_searched)}]"]
+    if GlobalHydra.instance().is_initialized():
+        return compose("config", overrides=overrides)
+    with initialize_config_dir(version_base="1.3", config_dir=str(conf_folder())):
+        return compose("config", overrides=overrides)
+
+
+def check_actions(policy: Any, kind: str) -> None:
+    """Refuse a policy that declares the kinds of actions it takes, action_types, for an environment that has others.
+
+    Args:
+        policy: The target of network.
+        kind: Of the environment's actions: Discrete, Box, ...
+
+    Raises:
+        ConfigError: Naming the agents that take them.
+    """
+    if kind in getattr(policy, "action_types", (kind,)):
+        return
+    fitting = _agents_taking(kind, tuple(options("agent")))
+    agents = ", ".join(fitting[:-1]) + " or " * (len(fitting) > 1) + "".join(fitting[-1:])
+    wanted = " or ".join(policy.action_types)
+    raise ConfigError(
+        f"{policy.__name__} takes {wanted} actions, and the environment has {kind} ones"
+        + f"; take {agents}" * bool(agents)
+    )
+
+
+@functools.cache
+def _agents_taking(kind: str, agents: tuple[str, ...]) -> list[str]:
+    found = []
+    for agent in agents:
+        with contextlib.suppress(Exception):  # an agent of someone's that does not compose by itself
+            network = resolve_target(compose_choices([f"agent={agent}"]).network._target_)
+            found += [f"agent={agent}"] if kind in getattr(network, "action_types", (kind,)) else []
+    return found
+
+
+def task_overrides(hydra_config: Any) -> list[str]:
+    """The overrides of the command line as they were typed: read one by one, their interpolations would resolve."""
+    overrides: Any = OmegaConf.to_container(hydra_config.overrides.task, resolve=False)
+    return [str(override) for override in overrides]
+
+
+def check_choices(choices: Mapping[str, Any], overrides: Iterable[str] = ()) -> None:
+    """Refuse a preset that Hydra passes over, because there is none of that name, and one tuned for another agent.
+
+    Args:
+        choices: By group, as Hydra made them.
+        overrides: Of the command line.
+
+    Raises:
+        ConfigError: Naming the presets that there are for this agent.
+    """
+    preset, agent, env = (choices.get(group) for group in ("preset", "agent", "env"))
+    if not isinstance(preset, str):
+        return
+    known = options("preset")
+    named = any(override.startswith("preset=") for override in overrides) or preset != f"{agent}_{env}"
+    if preset not in known and named:
+        raise ConfigError(f"there is no preset={preset} (choices: {', '.join(known)})")
+    owner = _agent_of(preset)
+    if owner not in (None, agent):
+        fitting = [name for name in known if _agent_of(name) == agent]
+        raise ConfigError(
+            f"preset={preset} has values for agent={owner}, and the agent is {agent}; take agent={owner}, or leave "
+            f"the preset out with ~preset (for {agent}: {', '.join(fitting) or 'none'})"
+        )
+
+
+def _agent_of(preset: str) -> str | None:
+    """The agent that a preset is named after, <agent>_<env>; None of any other name."""
+    return max((agent for agent in options("agent") if preset.startswith(f"{agent}_")), key=len, default=None)
+
+
+def chosen_preset(choices: Mapping[str, Any] | None = None) -> str | None:
+    """The preset that was taken; None if there is none, and the values are the general ones.
+
+    Args:
+        choices: By group, as Hydra made them; None takes those of the run.
+    """
+    if choices is None:
+        choices = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
+    preset = choices.get("preset")
+    return preset if isinstance(preset, str) and load_choice("preset", preset) is not None else None
+
+
+def preset_note(choices: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    """Where a run's values come from, as part of a sentence for its header.
+
+    Args:
+        choices: By group, as Hydra made them.
+        config: The composed config.
+    """
+    preset, agent, env = (choices.get(group) for group in ("preset", "agent", "env"))
+    taken = chosen_preset(choices)
+    if taken is None:
+        near = _same_env(str(env), str(agent), config)
+        return "none, general values" + (f"; preset={near} has tuned ones for this environment" if near else "")
+    if _agent_of(taken) == agent and not taken.startswith(f"{agent}_{env}"):
+        return f"{preset}, made for another environment"
+    return taken
+
+
+def _same_env(env: str, agent: str, config: Mapping[str, Any]) -> str | None:
+    """The preset of another choice of env that names the same environment: env=gym env.id=HalfCheetah-v5."""
+    place = config["env"].get("id") if isinstance(config.get("env"), Mapping) else None
+    for preset in options("preset"):
+        other = preset.removeprefix(f"{agent}_")
+        if other not in (preset, env) and place and getattr(load_choice("env", other), "id", None) == place:
+            return preset
+    return None

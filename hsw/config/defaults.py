@@ -1,0 +1,93 @@
+"""What a key meant before it existed, so that folders of earlier versions stay the runs that they were.
+
+A key that a stored config lacks takes the value that the earlier version computed with, and a job whose key has that
+value is the job that it was before: the key stays out of its identity. A new key of conf/ gets a line here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from hsw.config.targets import resolve_target
+from hsw.signatures import signature_of
+
+Node = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key, and what it meant when it was not there.
+
+    Attributes:
+        name: Dotted: a key of the root, or of a group.
+        value: That earlier versions computed with, or a function of the group's node (of the root) that tells it.
+        targets: The group's targets that have the key, in full; empty: all, and what the constructor itself
+            does without the key is what it meant, so that nothing has to be filled in.
+        idle: Whether any value makes no difference in this node.
+    """
+
+    name: str
+    value: Any = None
+    targets: tuple[str, ...] = ()
+    idle: Callable[[Node], bool] = lambda node: False
+
+    @property
+    def group(self) -> str:
+        return self.name.rpartition(".")[0]
+
+    @property
+    def leaf(self) -> str:
+        return self.name.rpartition(".")[2]
+
+    def before(self, node: Node) -> Any:
+        """What earlier versions computed with, in a config whose group is this node."""
+        return self.value(node) if callable(self.value) else self.value
+
+
+KEYS = (
+    # since 0.2.0
+    Key("callbacks", {}),
+    Key("augmentation"),
+    Key("intrinsic_reward"),
+    Key("init_from"),
+    Key("preset", idle=lambda node: True),  # its values count, and not what they are called
+    Key("checkpoint_keep", 2),
+    Key("env.wrappers", []),
+    Key("env.eval_wrappers"),
+    Key("network.distribution", "auto"),
+    Key("algorithm.entropy_schedule", "constant"),
+    Key("algorithm.value_clip_range", "clip_range", targets=("hsw.algorithm.DAAC",)),
+    Key("algorithm.value_phase_first", False, targets=("hsw.algorithm.DAAC",)),
+)
+
+
+def fill_in(config: Node) -> None:
+    """Give a stored config the keys that it lacks, with what they meant."""
+    for key in KEYS:
+        node = config.get(key.group) if key.group else config
+        if isinstance(node, dict) and key.leaf not in node and (not key.group or _takes(key, node)):
+            node[key.leaf] = key.before(node)
+
+
+def leave_out(config: Node) -> None:
+    """Take out of a plain config what says no more than that a key is as if it were not there."""
+    told: list[tuple[Node, str]] = []
+    for key in KEYS:
+        node = config.get(key.group) if key.group else config
+        if not isinstance(node, dict) or key.leaf not in node or (key.targets and not _has(key, node)):
+            continue
+        value, before = node[key.leaf], key.before(node)
+        if key.idle(node) or (value == before and isinstance(value, bool) == isinstance(before, bool)):
+            told.append((node, key.leaf))
+    for node, leaf in told:
+        del node[leaf]
+
+
+def _takes(key: Key, node: Node) -> bool:
+    return _has(key, node) and key.leaf in signature_of(resolve_target(node["_target_"])).hints
+
+
+def _has(key: Key, node: Node) -> bool:
+    return node.get("_target_") in key.targets
