@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from hsw.agent import Agent
+from hsw.config.hydra_versions import instantiate
 from hsw.config.resolved import SPACES
 from hsw.env import VectorEnv
 from hsw.errors import ConfigError

@@ -22,7 +22,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from hsw.cli.main import JobError, describe, run_main
-from hsw.config.files import conf_folder, refuse_choices, refuse_secrets
+from hsw.config.files import conf_folder, refuse_choices, refuse_secrets, study_mode
+from hsw.config.hydra_versions import VERSION_BASE, trusting
+from hsw.config.plugins import register_plugins, trusted_packages
 from hsw.errors import ConfigError, ResourceError
 from hsw.run.status import JobOutcome, read_status, stored_identity, write_status
 from hsw.run.trace import log_error
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
 # answer at once.
 
 
-@hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")
+@hydra.main(**VERSION_BASE, config_path=str(conf_folder()), config_name="config")
 def _hydra_main(config: DictConfig) -> None:
     logging.captureWarnings(True)
     hydra_config = HydraConfig.get()
@@ -170,10 +172,11 @@ def open_run(config: DictConfig, folder: RunFolder, resume: bool) -> Iterator[An
     import torch
 
     from hsw.build import build_agent
+    from hsw.config.hydra_versions import instantiate
     from hsw.run.services import Run
 
     torch.set_num_threads(config.threads)
-    logger = hydra.utils.instantiate(config.logger)
+    logger = instantiate(config.logger)
     run = Run(folder, logger, checkpoint_interval=config.checkpoint_interval, quiet=config.quiet)
     agent = build_agent(config, run, run.load() if resume else None)
     try:
@@ -191,6 +194,7 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that errors reach run_main, which prints a sentence
     refuse_secrets(sys.argv[1:])
     refuse_choices(sys.argv[1:])
+    sys.argv[1:] = study_mode(sys.argv[1:])
     for argument in sys.argv[1:]:
         if argument.startswith("resume=") and argument != "resume=null":
             # The run goes on where it was, also for Hydra's own log file.
@@ -198,7 +202,8 @@ def main() -> None:
             if not (Path(folder) / "config.yaml").is_file():
                 raise ConfigError(f"there is no run in {folder}: it has no config.yaml")
             sys.argv.append(f"hydra.run.dir={folder}")
-    with reporting():
+    register_plugins()
+    with reporting(), trusting(trusted_packages()):
         _hydra_main()
 
 

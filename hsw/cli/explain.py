@@ -42,10 +42,11 @@ def _nearest_key(key: str, arguments: Sequence[str]) -> str | None:
     from omegaconf import OmegaConf
 
     from hsw.config.check import nearest
+    from hsw.config.hydra_versions import VERSION_BASE
 
     choices = [a for a in arguments if re.fullmatch(r"(env|network|storage|algorithm|agent|logger)=\w+", a)]
     try:
-        with initialize_config_dir(version_base="1.3", config_dir=str(conf_folder())):
+        with initialize_config_dir(**VERSION_BASE, config_dir=str(conf_folder())):
             config = compose("config", overrides=choices)
     except Exception:  # the command line has other faults too; without a suggestion, then
         return None

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
+import itertools
 import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
 
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
 import hsw.config.resolvers  # noqa: F401  whoever composes a config needs its resolvers
+from hsw.config.plugins import installed_plugins
 from hsw.errors import ConfigError
 
 _SECRET = re.compile(r"(api[_-]?key|secret|password|passwd|access[_-]?token|auth[_-]?token)", re.IGNORECASE)
@@ -37,16 +45,55 @@ def refuse_secrets(arguments: Iterable[str]) -> None:
             )
 
 
+def search_folders(arguments: Iterable[str]) -> list[Path]:
+    """Every folder in which a command line's choices may lie: hsw's, installed plugins', and those that it names."""
+    folders = [conf_folder(), *(plugin.folder for plugin in installed_plugins())]
+    given = list(arguments)
+    for flag, value in itertools.pairwise([*given, ""]):
+        name, equals, rest = flag.partition("=")
+        if name in ("--config-dir", "-cd"):
+            folders.append(Path(rest if equals else value))
+        elif name.lstrip("+") == "hydra.searchpath":
+            for place in re.findall(r"[^\[\],'\"\s]+", rest):
+                scheme, separator, path = place.rpartition("://")
+                folders += _package_folders(path) if separator and scheme == "pkg" else [Path(path)]
+    return [folder for folder in folders if folder.is_dir()]
+
+
+def _package_folders(package: str) -> list[Path]:
+    top, *inner = re.split("[./]", package)
+    spec = importlib.util.find_spec(top)
+    return [Path(place, *inner) for place in (spec.submodule_search_locations or ())] if spec else []
+
+
+def study_mode(arguments: list[str]) -> list[str]:
+    """A command line whose study says that it is a sweep, saying so itself: Hydra 1.4 does not look into studies."""
+    said = [argument.startswith(("hydra.mode=", "+hydra.mode=")) for argument in arguments]
+    if any(said):
+        return arguments
+    for index, argument in enumerate(arguments):
+        group, _, study = argument.partition("=")
+        for path in (folder / "experiments" / f"{study}.yaml" for folder in search_folders(arguments)):
+            if group == "experiments" and path.is_file():
+                with contextlib.suppress(yaml.YAMLError, OmegaConfBaseException, OSError, UnicodeError):  # Hydra tells
+                    if OmegaConf.select(OmegaConf.load(path), "hydra.mode") == "MULTIRUN":
+                        return [*arguments[: index + 1], "hydra.mode=MULTIRUN", *arguments[index + 1 :]]
+                break
+    return arguments
+
+
 def refuse_choices(arguments: Iterable[str]) -> None:
     """Refuse two choices that Hydra does not: null, which it crashes on, and an unknown preset, which it passes over.
 
     Raises:
         ConfigError: If an argument is one of them.
     """
-    presets = sorted(path.stem for path in (conf_folder() / "preset").glob("*.yaml"))
+    arguments = list(arguments)
+    folders = search_folders(arguments)
+    presets = sorted({path.stem for folder in folders for path in (folder / "preset").glob("*.yaml")})
     for argument in arguments:
         group, _, choices = argument.partition("=")
-        if choices == "null" and (conf_folder() / group).is_dir():
+        if choices == "null" and any((folder / group).is_dir() for folder in folders):
             raise ConfigError(f"{argument} is no choice; ~{group} leaves it out")
         for choice in choices.split(",") if group == "preset" else ():
             if choice not in presets:

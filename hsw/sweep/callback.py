@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 import shutil
@@ -13,9 +14,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
@@ -116,7 +117,7 @@ def _begin(config: DictConfig) -> None:
     params: Any = OmegaConf.select(config, "hydra.sweeper.params") or {}
     swept = [f"{key}={value}" for key, value in params.items()]
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
-    jobs = BasicSweeper.split_arguments(parser.parse_overrides([*swept, *overrides]), None)[0]
+    jobs = jobs_of(parser.parse_overrides([*swept, *overrides]))
     values: dict[str, set[str]] = {}
     for job in jobs:
         for override in job:
@@ -136,12 +137,30 @@ def _begin(config: DictConfig) -> None:
         raise ResourceError(f"cannot write into {', '.join(unusable)} in {folder}; move it away")
     _current = Sweep(folder, names)
     quoted = ",".join(_quote(key) for key in unnamed)
-    with read_write(config), open_dict(config):  # every job is composed with these, in whatever process
+    with read_write(config.hydra), open_dict(config.hydra):  # every job is composed with these, in whatever process
         config.hydra.overrides.hydra += [
             f"hydra.job.config.override_dirname.exclude_keys=[{quoted}]",
             f"hydra.sweep.dir={_quote(str(folder))}",  # whatever of it a job varies
             f"+hydra.job.env_set.{VARIABLE}={_quote(str(_current.mailbox.folder))}",
         ]
+
+
+def jobs_of(overrides: Iterable[Override]) -> list[list[str]]:
+    """The overrides of every job, in the order in which Hydra's basic sweeper numbers them.
+
+    Raises:
+        ConfigError: If a key is swept over what cannot be listed.
+    """
+    values: dict[str, list[str]] = {}
+    for override in overrides:
+        key = override.get_key_element()
+        if not override.is_sweep_override():
+            values[key] = [f"{key}={override.get_value_element_as_str()}"]
+        elif override.is_discrete_sweep():
+            values[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
+        else:
+            raise ConfigError(f"{key}: a sweep takes values one by one, not an interval; list them: {key}=1,2,3")
+    return [list(job) for job in itertools.product(*values.values())]
 
 
 def _unnamed(values: dict[str, set[str]], params: Iterable[str]) -> list[str]:
