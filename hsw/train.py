@@ -21,7 +21,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from hsw.cli.main import JobError, describe, run_main
+from hsw.cli.main import JobError, run_main
 from hsw.config.files import conf_folder, refuse_choices, refuse_secrets, study_mode
 from hsw.config.hydra_versions import VERSION_BASE, trusting
 from hsw.config.plugins import register_plugins, trusted_packages
@@ -134,27 +134,23 @@ def _begin_again(folder: Path) -> bool:
 
 def _train_to_end(config: DictConfig, folder: RunFolder, resume: bool) -> JobOutcome:
     """Build and train in a folder that this process owns. Errors are in the outcome, not raised."""
+    from hsw.build import outcome_of
+
     log = logging.getLogger("hsw")
-    outcome = JobOutcome("running")
+    agent = None
     try:
         with open_run(config, folder, resume) as agent:
             if resume:
                 log.info("resumed at step %d", agent.step)
-            try:
-                scores = agent.train(agent.num_train_steps)
-            finally:
-                outcome.steps, outcome.score = agent.step, agent.last_score
-                outcome.seconds = round(agent.services.logger.elapsed, 3)
+            scores = agent.train()
     except BaseException as error:
-        outcome.status = "failed" if isinstance(error, Exception) else "interrupted"
-        (outcome.error, outcome.exit_code), outcome.cause = describe(error), error
+        outcome = outcome_of(agent, error)
         log_error(error, str(outcome.error))
         return outcome
-    outcome.status, outcome.exit_code = "done", 0
     if scores is not None:
         log.info("return %.1f ± %.1f over %d episodes", scores["mean"], scores["std"], len(scores["returns"]))
     log.info("done: %s", folder.path)
-    return outcome
+    return outcome_of(agent, None)
 
 
 @contextlib.contextmanager
@@ -169,21 +165,10 @@ def open_run(config: DictConfig, folder: RunFolder, resume: bool) -> Iterator[An
     Yields:
         The agent, ready to train.
     """
-    import torch
+    from hsw.build import make_run
 
-    from hsw.build import build_agent
-    from hsw.config.hydra_versions import instantiate
-    from hsw.run.services import Run
-
-    torch.set_num_threads(config.threads)
-    logger = instantiate(config.logger)
-    run = Run(folder, logger, checkpoint_interval=config.checkpoint_interval, quiet=config.quiet)
-    agent = build_agent(config, run, run.load() if resume else None)
+    agent = make_run(config, folder, resume)
     try:
-        saved: Any = OmegaConf.to_container(config, resolve=True)
-        folder.write_text("config.yaml", OmegaConf.to_yaml(OmegaConf.create(saved)))
-        folder.write_versions()
-        run.config = saved
         yield agent
     finally:
         agent.env.close()

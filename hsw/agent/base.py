@@ -48,6 +48,7 @@ class Agent(ABC):
     """
 
     storage_type: ClassVar[type] = Storage
+    num_train_steps: int | None = None  # the config's budget, of an agent that was made of one
 
     @classmethod
     def check(cls, config: dict[str, Any]) -> None:
@@ -95,16 +96,23 @@ class Agent(ABC):
     def _iterate(self) -> dict[str, float]:
         """Collect and update once. Returns figures to log."""
 
-    def train(self, num_train_steps: int) -> dict[str, Any] | None:
+    def train(self, num_train_steps: int | None = None) -> dict[str, Any] | None:
         """Train until the budget of valid environment steps is spent.
+
+        Args:
+            num_train_steps: The budget; None takes that of the config of which the agent was made.
 
         Returns:
             The final evaluation, or None where there is no evaluation environment.
 
         Raises:
+            ConfigError: If there is no budget.
             Interrupted: If a signal stopped it; its state is saved.
             NonFiniteError: If a loss is not finite; its batch is saved.
         """
+        num_train_steps = num_train_steps or self.num_train_steps
+        if num_train_steps is None:
+            raise ConfigError("this agent has no budget of its own; train(num_train_steps=<steps>)")
         self._budget = num_train_steps
         error: BaseException | None = None
         try:

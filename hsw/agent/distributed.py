@@ -28,6 +28,13 @@ from hsw.storage import DistributedStorage
 log = logging.getLogger("hsw")
 
 
+class _Default(int):
+    """A number that is told from the same number given by a caller."""
+
+
+DEFAULT_BUDGET = _Default(30_000_000)
+
+
 class DistributedAgent(Agent):
     """Actors and a learner on one machine (IMPALA, Espeholt et al. 2018, arXiv:1802.01561).
 
@@ -146,12 +153,12 @@ class DistributedAgent(Agent):
         self._session = 0
 
     def train(  # type: ignore[override]
-        self, num_train_steps: int = 30_000_000, init_model_path: str | Path | None = None
+        self, num_train_steps: int = DEFAULT_BUDGET, init_model_path: str | Path | None = None
     ) -> None:
         """Train until the budget of valid environment steps is spent on updates.
 
         Args:
-            num_train_steps: The budget.
+            num_train_steps: The budget; not given, that of the config of which the agent was made, if it was.
             init_model_path: A safetensors file with the policy's weights to begin from.
 
         Raises:
@@ -162,7 +169,8 @@ class DistributedAgent(Agent):
         """
         if init_model_path is not None:
             load_policy(self.policy, read_weights(Path(init_model_path)))
-        super().train(num_train_steps)
+        given = num_train_steps is not DEFAULT_BUDGET or self.num_train_steps is None
+        super().train(num_train_steps if given else None)
         if self.pretraining:
             self._save_weights()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from hsw.cli.explain import explain
 from hsw.errors import ConfigError, HswError, Interrupted
@@ -15,8 +15,8 @@ class JobError(BaseException):
     """Carries a job's error, its cause, past Hydra."""
 
 
-def describe(error: BaseException) -> tuple[str, int]:
-    """An error as one sentence and an exit code."""
+def describe(error: BaseException, arguments: Sequence[str] | None = None) -> tuple[str, int]:
+    """An error as one sentence and an exit code; of a command line's arguments, the process' own if None."""
     if isinstance(error, Interrupted | HswError):
         return str(error), error.exit_code
     if isinstance(error, KeyboardInterrupt):
@@ -25,7 +25,7 @@ def describe(error: BaseException) -> tuple[str, int]:
         return "out of memory", 6
     if type(error).__module__.split(".")[0] in ("hydra", "omegaconf"):  # some of Hydra's are OSErrors
         assert isinstance(error, Exception)
-        return explain(error, sys.argv[1:]), ConfigError.exit_code
+        return explain(error, sys.argv[1:] if arguments is None else arguments), ConfigError.exit_code
     if isinstance(error, OSError):
         place = f" {error.filename}" if error.filename else ""
         return f"cannot use{place}: {error.strerror or error}", 6

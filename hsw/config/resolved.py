@@ -64,6 +64,8 @@ def identity(config: DictConfig) -> dict[str, Any]:
         for key in (*CHANGEABLE, *SPACES):
             config[key] = None
     plain: Any = OmegaConf.to_container(config, resolve=True)
+    if plain.get("init_from") is None:  # as for a version that did not have it
+        plain.pop("init_from", None)
     return {path: value for path, value in _leaves(plain) if path not in (*CHANGEABLE, *SPACES)}
 
 
@@ -130,6 +132,8 @@ def load_config(folder: Path) -> DictConfig:
         loaded = OmegaConf.load(path)
         assert isinstance(loaded, DictConfig)
         keep_encoders(loaded)
+        if "init_from" not in loaded:  # of a version that had none
+            loaded.init_from = None
         return loaded
     except Exception as error:  # YAML's, OmegaConf's and Unicode's errors have no common base
         raise CorruptError(f"{path} cannot be read: {type(error).__name__}") from error

@@ -22,6 +22,7 @@ class Settings:
         resume: A run folder to continue.
         fail_fast: A sweep's first failed job keeps the others from starting.
         allow: Further packages that targets may come from; only the command line's counts.
+        init_from: A run folder or a file of weights to begin with; null draws them.
         checkpoint_interval: Steps between checkpoints.
         eval_interval: Steps between evaluations; null evaluates at the end only.
         eval_episodes: Episodes of an evaluation.
@@ -37,6 +38,7 @@ class Settings:
     resume: str | None
     fail_fast: bool
     allow: list[str]
+    init_from: str | None
     checkpoint_interval: Annotated[int, Range(1)]
     eval_interval: Annotated[int | None, Range(1)]
     eval_episodes: Annotated[int, Range(1)]

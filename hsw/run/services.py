@@ -61,6 +61,7 @@ class Run:
         self.signals = StopSignals()
         self.progress = Progress(1, quiet=True)
         self.saved_step: int | None = None
+        self.agent: Any = None  # whom this serves, where somebody wants to know
         self._checkpoint: Path | None = None  # the last one saved or loaded
         self._restored: dict[str, Any] | None = None
 
