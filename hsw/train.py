@@ -22,7 +22,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from hsw.cli.main import JobError, run_main
-from hsw.config.files import conf_folder, refuse_choices, refuse_secrets, study_mode
+from hsw.config.files import allowed_by_flag, conf_folder, refuse_choices, refuse_secrets, study_mode
 from hsw.config.hydra_versions import VERSION_BASE, trusting
 from hsw.config.plugins import register_plugins, trusted_packages
 from hsw.errors import ConfigError, ResourceError
@@ -177,6 +177,7 @@ def open_run(config: DictConfig, folder: RunFolder, resume: bool) -> Iterator[An
 def main() -> None:
     """The command `hsw-train`, and `python -m hsw.train`."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that errors reach run_main, which prints a sentence
+    sys.argv[1:] = allowed_by_flag(sys.argv[1:])
     refuse_secrets(sys.argv[1:])
     refuse_choices(sys.argv[1:])
     sys.argv[1:] = study_mode(sys.argv[1:])

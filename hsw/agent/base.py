@@ -110,7 +110,7 @@ class Agent(ABC):
             Interrupted: If a signal stopped it; its state is saved.
             NonFiniteError: If a loss is not finite; its batch is saved.
         """
-        num_train_steps = num_train_steps or self.num_train_steps
+        num_train_steps = self.num_train_steps if num_train_steps is None else num_train_steps
         if num_train_steps is None:
             raise ConfigError("this agent has no budget of its own; train(num_train_steps=<steps>)")
         self._budget = num_train_steps

@@ -14,6 +14,7 @@ import pytest
 
 import hsw
 from hsw import eval as evaluation
+from hsw.config.files import allowed_by_flag
 from hsw.config.plugins import installed_plugins, trusted_packages
 from hsw.config.targets import resolve_target
 from hsw.errors import ConfigError
@@ -113,3 +114,18 @@ def test_an_entry_point_may_name_another_folder_and_a_package_within_one(site: P
     assert "theirs_ppo" not in sys.modules
     with pytest.raises(ConfigError, match="is not allowed"):
         resolve_target("theirs_ppo.learner.TheirPPO")  # no more is trusted than was named
+
+
+def test_the_flag_allow_is_the_override_allow() -> None:
+    assert allowed_by_flag(["--allow", "mine", "seed=1", "--multirun"]) == ["allow=[mine]", "seed=1", "--multirun"]
+    assert allowed_by_flag(["--multirun", "--allow=a.b", "--allow", "c"]) == ["--multirun", "allow=[a.b,c]"]
+    assert allowed_by_flag(["--config-dir", "x", "--allow", "a", "allow=[b,a]"]) == ["--config-dir", "x", "allow=[a,b]"]
+    assert allowed_by_flag(["seed=1"]) == ["seed=1"]
+    with pytest.raises(ConfigError, match="names no package"):
+        allowed_by_flag(["--allow"])
+
+
+def test_a_run_trusts_a_package_by_the_flag_on_every_command(tmp_path: Path) -> None:
+    assert call(*TINY, "env=gym", "env.id=tests.envs:Counter-v0", "--allow", "tests", run_dir(tmp_path)).code == 0
+    assert call(str(tmp_path), "--episodes", "2", main=evaluation.cli).refused(7, "allow=[tests]")
+    assert call(str(tmp_path), "--episodes", "2", "--allow", "tests", main=evaluation.cli).code == 0
