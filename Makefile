@@ -56,6 +56,16 @@ $(VENV14)/.core: pyproject.toml constraints.txt constraints-hydra14.txt
 test-hydra14: $(VENV14)/.core ## The tests that concern Hydra, with Hydra 1.4 in an environment of its own.
 	$(VENV14)/bin/python -m pytest $(HYDRA_TESTS) $(ARGS)
 
+EXTRAS = $(shell $(PYTHON) -c "import tomllib; \
+	print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies'])")
+
+extras: ## Resolve every extra as in a fresh environment with constraints.txt, installing nothing.
+	test -x .venv-extras/bin/python || $(PYTHON) -m venv .venv-extras
+	for extra in $(EXTRAS); do \
+		.venv-extras/bin/pip install --quiet --disable-pip-version-check --dry-run -c constraints.txt ".[$$extra]" \
+			&& echo "$$extra resolves" || exit 1; \
+	done
+
 lint: $(VENV)/.dev ## ruff and mypy.
 	$(BIN)/ruff check hsw tests benchmarks
 	$(BIN)/ruff format --check hsw tests benchmarks
@@ -74,4 +84,4 @@ results: $(VENV)/.dev ## Train the README's table of results again.
 	$(BIN)/python -m benchmarks.results $(ARGS)
 
 clean: ## Delete the virtual environments.
-	rm -rf $(VENV) $(VENV14) .peers
+	rm -rf $(VENV) $(VENV14) .venv-extras .peers
