@@ -138,7 +138,7 @@ def build_agent(config: DictConfig, run: Run, state: dict[str, Any] | None = Non
         if not isinstance(storage, Storage):  # a create_factory
             storage = storage(config.device, policy, algorithm)
         eval_env: Callable[[], VectorEnv] = lambda: build_env(config, training=False)
-        agent = build(
+        agent: Agent = build(
             config.agent, env=env, eval_env=eval_env, policy=policy, algorithm=algorithm, storage=storage, run=run
         )
         agent.num_train_steps = config.num_train_steps
