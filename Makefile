@@ -3,12 +3,15 @@
 PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
+VENV14 := .venv-hydra14
+HYDRA_TESTS := $(wildcard tests/test_compose.py tests/test_sweep.py tests/test_train.py tests/test_api.py tests/config \
+	tests/outside)
 ARGS ?=
 
-.PHONY: help train test smoke studies lint slow bench bench-peers results clean
+.PHONY: help train test test-hydra14 extras smoke studies lint slow bench bench-peers results clean
 
 help: ## Show this help.
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 $(VENV)/.core: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -42,6 +45,27 @@ study-%: $(VENV)/.dev
 	$(BIN)/python -m hsw.train experiments=$* $(ARGS)
 	$(BIN)/python -m hsw.report multirun/$*$(SMOKE) --out experiments/$*$(SMOKE) $(REPORT_$*)
 
+$(VENV14)/.core: pyproject.toml constraints.txt constraints-hydra14.txt
+	test -x $(VENV14)/bin/python || $(PYTHON) -m venv $(VENV14)
+	grep -vE '^(hydra-core|omegaconf)==' constraints.txt | cat - constraints-hydra14.txt > $(VENV14)/constraints.txt
+	$(VENV14)/bin/pip install --quiet --disable-pip-version-check -c $(VENV14)/constraints.txt torch
+	$(VENV14)/bin/pip install --quiet --disable-pip-version-check -c $(VENV14)/constraints.txt -e '.[sweep]' \
+		pytest pytest-timeout
+	touch $@
+
+test-hydra14: $(VENV14)/.core ## The tests that concern Hydra, with Hydra 1.4 in an environment of its own.
+	$(VENV14)/bin/python -m pytest $(HYDRA_TESTS) $(ARGS)
+
+EXTRAS = $(shell $(PYTHON) -c "import tomllib; \
+	print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies'])")
+
+extras: ## Resolve every extra as in a fresh environment with constraints.txt, installing nothing.
+	test -x .venv-extras/bin/python || $(PYTHON) -m venv .venv-extras
+	for extra in $(EXTRAS); do \
+		.venv-extras/bin/pip install --quiet --disable-pip-version-check --dry-run -c constraints.txt ".[$$extra]" \
+			&& echo "$$extra resolves" || exit 1; \
+	done
+
 lint: $(VENV)/.dev ## ruff and mypy.
 	$(BIN)/ruff check hsw tests benchmarks
 	$(BIN)/ruff format --check hsw tests benchmarks
@@ -60,4 +84,4 @@ results: $(VENV)/.dev ## Train the README's table of results again.
 	$(BIN)/python -m benchmarks.results $(ARGS)
 
 clean: ## Delete the virtual environments.
-	rm -rf $(VENV) .peers
+	rm -rf $(VENV) $(VENV14) .venv-extras .peers

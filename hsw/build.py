@@ -2,24 +2,109 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
+import torch
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from hsw.agent import Agent
+from hsw.agent.initial_weights import begin_from
+from hsw.cli.main import describe
 from hsw.config.choices import check_actions
+from hsw.config.hydra_versions import instantiate
 from hsw.config.resolved import SPACES
 from hsw.config.targets import resolve_target
 from hsw.env import VectorEnv
-from hsw.errors import ConfigError
+from hsw.errors import ConfigError, ResourceError
+from hsw.run.folder import RunFolder
 from hsw.run.logger import Logger
 from hsw.run.metrics import LoggerLike
+from hsw.run.provenance import record_session
 from hsw.run.services import Run
+from hsw.run.status import JobOutcome, write_status
 from hsw.seeding import ENV, EVAL_ENV, derive_seed, seed_everything
 from hsw.spaces import SpaceSpec, policy_space, read_space, space_config
+
+
+def make_run(
+    config: DictConfig, folder: RunFolder, resume: bool = False, recorded: dict[str, Any] | None = None
+) -> Agent:
+    """Build the run that a checked config describes, in its folder.
+
+    Args:
+        config: Checked.
+        folder: The run's.
+        resume: Restore its newest checkpoint.
+        recorded: What status.json says beside how the run goes, which training itself then keeps there; None leaves
+            it to the caller.
+
+    Returns:
+        The agent, ready to train; its environment is the caller's to close.
+    """
+    torch.set_num_threads(config.threads)
+    options = {
+        "checkpoint_interval": config.checkpoint_interval,
+        "checkpoint_keep": config.checkpoint_keep,
+        "quiet": config.quiet,
+    }
+    loggers = build_loggers(config.logger)
+    run = Run(folder, loggers, **options) if recorded is None else RecordedRun(folder, recorded, loggers, **options)
+    agent = build_agent(config, run, run.load() if resume else None)
+    try:
+        saved: Any = {**cast(Any, OmegaConf.to_container(config, resolve=True)), "resume": None}
+        folder.write_text("config.yaml", OmegaConf.to_yaml(OmegaConf.create(saved)))
+        record_session(folder.path, resume)
+    except BaseException:
+        agent.env.close()
+        raise
+    run.config = saved
+    run.agent = agent
+    return agent
+
+
+def outcome_of(agent: Agent | None, error: BaseException | None) -> JobOutcome:
+    """How a run went that has ended."""
+    outcome = JobOutcome("done", 0)
+    if error is not None:
+        outcome.status = "failed" if isinstance(error, Exception) else "interrupted"
+        (outcome.error, outcome.exit_code), outcome.cause = describe(error), error
+    if agent is not None:
+        outcome.steps, outcome.score = agent.step, agent.last_score
+        outcome.seconds = round(agent.services.logger.elapsed, 3)
+    return outcome
+
+
+class RecordedRun(Run):
+    """Services that keep status.json as the command does, and own the folder while the agent trains.
+
+    Args:
+        folder: The run's, which this process owns.
+        recorded: What status.json says beside how the run goes.
+        logger, options: As in Run.
+    """
+
+    def __init__(self, folder: RunFolder, recorded: dict[str, Any], logger: Any, **options: Any) -> None:
+        super().__init__(folder, logger, **options)
+        self._path, self._recorded, self._owned = folder.path, recorded, True
+
+    def start(self, num_train_steps: int, step: int) -> None:
+        if not self._owned:
+            self.folder, self._owned = RunFolder(self._path), True
+        self._recorded["num_train_steps"] = num_train_steps
+        write_status(self._path, {"status": "running", **self._recorded})
+        super().start(num_train_steps, step)
+
+    def finish(self, error: BaseException | None) -> None:
+        super().finish(error)
+        if self.folder and self._owned:  # training may have been refused because another process has it
+            with contextlib.suppress(*([ResourceError] if error else [])):  # the error is what counts
+                write_status(self._path, {**self._recorded, **outcome_of(self.agent, error).as_status()})
+            self.folder.close()
+            self._owned = False
 
 
 def build_env(config: DictConfig, training: bool = True, **changes: Any) -> VectorEnv:
@@ -63,10 +148,12 @@ def build_agent(config: DictConfig, run: Run, state: dict[str, Any] | None = Non
             storage = storage(config.device, policy, algorithm)
         eval_env: Callable[[], VectorEnv] = lambda: build_env(config, training=False)
         parts: dict[str, Any] = {"policy": policy, "algorithm": algorithm, "storage": storage, **build_extras(config)}
-        agent = build(config.agent, env=env, eval_env=eval_env, run=run, **parts)
+        agent: Agent = build(config.agent, env=env, eval_env=eval_env, run=run, **parts)
         agent.num_train_steps = config.num_train_steps
         if state:
             agent.load_state_dict(state)
+        elif config.get("init_from"):
+            begin_from(agent, Path(config.init_from))
         return agent
     except BaseException:
         env.close()

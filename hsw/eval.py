@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import logging
 from pathlib import Path
 from typing import Any
 
 from hsw.cli.main import Parser, run_main
-from hsw.errors import ConfigError, CorruptError
+from hsw.errors import ConfigError
 
 
 def evaluate_run(
     folder: Path,
     episodes: int = 20,
     seed: int | None = None,
-    checkpoint: str = "last",
+    checkpoint: str | int = "last",
     deterministic: bool | None = None,
     device: str = "cpu",
     allow: list[str] | None = None,
@@ -27,7 +26,7 @@ def evaluate_run(
         folder: The run's.
         episodes: How many.
         seed: Root of the episodes' seeds; None takes the run's.
-        checkpoint: "last", or "best" of the run's own evaluations.
+        checkpoint: "last", "best" of the run's own evaluations, or the step of one that was kept.
         deterministic: Take the most likely action; None does as the run's config says.
         device: Where the networks compute.
         allow: Packages that the run's config may name beside hsw's own.
@@ -40,58 +39,27 @@ def evaluate_run(
         ConfigError: If there is no run, or an argument is wrong.
         CorruptError: If the run cannot be read or names what it may not.
     """
-    import torch
-
-    from hsw.agent.evaluation import evaluate
-    from hsw.agent.weights import load_policy
-    from hsw.build import build, build_env
-    from hsw.config.resolved import check, load_config
-    from hsw.config.targets import check_env_modules
-    from hsw.device import resolve_device
-    from hsw.run.checkpoint import load_newest
+    from hsw.trained import load_trained
 
     if episodes < 1:
         raise ConfigError(f"--episodes={episodes} must be at least 1")
-    config = load_config(folder)
-    config.allow = allow or []
-    config.eval_episodes = episodes
-    if seed is not None:
-        config.seed = seed
-    try:
-        plain, _ = check(config)
-        check_env_modules(plain, config.allow)
-    except ConfigError as error:
-        raise CorruptError(f"the config of {folder} cannot be run: {error}") from error
-    torch.set_num_threads(config.threads)
-    where = folder / ("best" if checkpoint == "best" else "checkpoints")
-    state, meta, complaints, _ = load_newest(where, rows=False)
-    for complaint in complaints:
-        logging.getLogger("hsw").warning("%s; the checkpoint before it is used", complaint)
-    policy = build(config.network).to(resolve_device(device))
-    load_policy(policy, state["policy"])
-    deterministic = config.eval_deterministic if deterministic is None else deterministic
-
-    def play(num_episodes: int, **options: Any) -> dict[str, Any]:
-        recorder = options.pop("recorder", None)
-        env = build_env(config, training=False, **options)
-        try:
-            env.load_obs_statistics(state["env"]["obs_statistics"])
-            scores = evaluate(
-                policy, env, num_episodes, deterministic, config.seed, resolve_device(device), on_step=recorder
-            )
-        finally:
-            env.close()
-        assert scores is not None  # nothing stops it
-        return scores
-
-    result = {"step": meta["step"], "episodes": episodes, "deterministic": deterministic, **play(episodes)}
+    trained = load_trained(folder, checkpoint, allow or (), device)
+    deterministic = trained.config.eval_deterministic if deterministic is None else deterministic
+    scores = trained.evaluate(episodes, deterministic, seed)
+    result = {"step": trained.step, "episodes": episodes, "deterministic": deterministic, **scores}
     if video:
         from hsw.agent.video import Recorder
 
         recorder = Recorder()
-        play(1, num_envs=1, render_mode="rgb_array", recorder=recorder)
-        result["video"] = str(recorder.write(folder / f"step-{meta['step']}"))
+        trained.evaluate(1, deterministic, seed, num_envs=1, render_mode="rgb_array", on_step=recorder)
+        result["video"] = str(recorder.write(folder / f"step-{trained.step}"))
     return result
+
+
+def _checkpoint(text: str) -> str | int:
+    if text not in ("last", "best") and not text.isdecimal():
+        raise ConfigError(f"--checkpoint={text} must be last, best or the step of one that was kept")
+    return int(text) if text.isdecimal() else text
 
 
 def main() -> None:
@@ -100,7 +68,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="the run's folder")
     parser.add_argument("--episodes", type=int, default=20, help="whole episodes to play (20)")
     parser.add_argument("--seed", type=int, help="root of the episodes' seeds (the run's)")
-    parser.add_argument("--checkpoint", choices=("last", "best"), default="last", help="which networks (last)")
+    parser.add_argument("--checkpoint", type=_checkpoint, default="last", help="last, best or a step (last)")
     action = parser.add_mutually_exclusive_group()
     action.add_argument("--deterministic", dest="deterministic", action="store_true", default=None)
     action.add_argument("--sample", dest="deterministic", action="store_false", help="sample actions")

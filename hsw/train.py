@@ -16,17 +16,19 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from hsw.cli.main import JobError, describe, run_main
-from hsw.config.arguments import prepare
-from hsw.config.choices import check_choices, search_also, task_overrides
+from hsw.cli.main import JobError, run_main
+from hsw.config.arguments import allowed_by_flag, prepare
+from hsw.config.choices import check_choices, preset_note, study_mode, task_overrides
 from hsw.config.files import conf_folder, refuse_null_choices, refuse_secrets
+from hsw.config.hydra_versions import VERSION_BASE, trusting
 from hsw.config.origin import ORIGIN, changes_since, check_origin, take_origin, write_origin
+from hsw.config.plugins import register_plugins, trusted_packages
 from hsw.errors import ConfigError, ResourceError
 from hsw.run.status import JobOutcome, read_status, stored_identity, write_status
 from hsw.run.trace import log_error
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
 # answer at once.
 
 
-@hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")
+@hydra.main(**VERSION_BASE, config_path=str(conf_folder()), config_name="config")
 def _hydra_main(config: DictConfig) -> None:
     logging.captureWarnings(True)
     hydra_config = HydraConfig.get()
@@ -141,29 +143,27 @@ def _begin_again(folder: Path) -> bool:
 
 def _train_to_end(config: DictConfig, folder: RunFolder, resume: bool) -> JobOutcome:
     """Build and train in a folder that this process owns. Errors are in the outcome, not raised."""
+    from hsw.build import outcome_of
     from hsw.cli.summary import facts_of, last_lines
     from hsw.run.header import header, tell
 
     log = logging.getLogger("hsw")
-    outcome = JobOutcome("running")
+    agent = None
     try:
         with open_run(config, folder, resume) as agent:
             facts = facts_of(agent, agent.services.config, folder.path, _preset(config, resume))
             tell(header(facts), quiet=config.quiet or in_sweep())
             if resume:
                 log.info("resumed at step %d", agent.step)
-            try:
-                agent.train(agent.num_train_steps)
-            finally:
-                outcome.steps, outcome.score = agent.step, agent.last_score
-                outcome.seconds = round(agent.services.logger.elapsed, 3)
+            agent.train()
     except BaseException as error:
-        outcome.status = "failed" if isinstance(error, Exception) else "interrupted"
-        (outcome.error, outcome.exit_code), outcome.cause = describe(error), error
+        outcome = outcome_of(agent, error)
         log_error(error, str(outcome.error))
         return outcome
-    outcome.status, outcome.exit_code = "done", 0
-    lines = last_lines(agent.last_scores, agent.step, outcome.seconds, folder.path, sys.argv[0], list(config.allow))
+    outcome = outcome_of(agent, None)
+    lines = last_lines(
+        agent.last_scores, agent.step, outcome.seconds or 0.0, folder.path, sys.argv[0], list(config.allow)
+    )
     if config.quiet or in_sweep():
         log.info("%s: %s", " ".join(lines.splitlines()[0].split()), folder.path)
     else:
@@ -172,12 +172,10 @@ def _train_to_end(config: DictConfig, folder: RunFolder, resume: bool) -> JobOut
 
 
 def _preset(config: DictConfig, resume: bool) -> str:
-    """The preset whose values the run took, if there is one; of a resumed run its config tells, or nothing does."""
-    if "preset" in config or resume:
-        return str(config.get("preset") or ("none: defaults are generic" if "preset" in config else ""))
-    preset = HydraConfig.get().runtime.choices.get("preset")
-    taken = preset and (conf_folder() / "preset" / f"{preset}.yaml").is_file()
-    return str(preset) if taken else "none: defaults are generic"
+    """The preset whose values the run took, if there is one; of a resumed run its config tells."""
+    if resume or not HydraConfig.initialized():
+        return str(config.preset or "none, general values")
+    return preset_note(HydraConfig.get().runtime.choices, config)
 
 
 @contextlib.contextmanager
@@ -192,28 +190,12 @@ def open_run(config: DictConfig, folder: RunFolder, resume: bool) -> Iterator[An
     Yields:
         The agent, ready to train.
     """
-    import torch
+    from hsw.build import make_run
 
-    from hsw.build import build_agent, build_loggers
-    from hsw.run.provenance import record_session
-    from hsw.run.services import Run
-
-    torch.set_num_threads(config.threads)
-    run = Run(
-        folder,
-        build_loggers(config.logger),
-        checkpoint_interval=config.checkpoint_interval,
-        quiet=config.quiet,
-        checkpoint_keep=config.get("checkpoint_keep", 2),
-    )
-    agent = build_agent(config, run, run.load() if resume else None)
+    agent = make_run(config, folder, resume)
     try:
-        saved: Any = {**cast(Any, OmegaConf.to_container(config, resolve=True)), "resume": None}
-        folder.write_text("config.yaml", OmegaConf.to_yaml(OmegaConf.create(saved)))
-        record_session(folder.path, resume)
         if HydraConfig.initialized() and not resume:
             write_origin(folder, HydraConfig.get())
-        run.config = saved
         yield agent
     finally:
         agent.env.close()
@@ -222,11 +204,13 @@ def open_run(config: DictConfig, folder: RunFolder, resume: bool) -> Iterator[An
 def main() -> None:
     """The command `hsw-train`, and `python -m hsw.train`."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that errors reach run_main, which prints a sentence
+    sys.argv[1:] = allowed_by_flag(sys.argv[1:])
     refuse_secrets(sys.argv[1:])
-    search_also([])
     sys.argv[1:] = prepare(sys.argv[1:])
     sys.argv[1:] = take_origin(sys.argv[1:])
     refuse_null_choices(sys.argv[1:])
+    register_plugins()
+    sys.argv[1:] = study_mode(sys.argv[1:])
     for argument in sys.argv[1:]:
         if argument.startswith("resume=") and argument != "resume=null":
             # The run goes on where it was, also for Hydra's own log file.
@@ -234,7 +218,7 @@ def main() -> None:
             if not (Path(folder) / "config.yaml").is_file():
                 raise ConfigError(f"there is no run in {folder}: it has no config.yaml")
             sys.argv.append(f"hydra.run.dir={folder}")
-    with reporting():
+    with reporting(), trusting(trusted_packages()):
         _hydra_main()
 
 

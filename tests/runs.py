@@ -25,6 +25,7 @@ from hsw.agent import Agent
 from hsw.append_log import AppendLog
 from hsw.build import build_agent, build_loggers
 from hsw.config.files import conf_folder
+from hsw.config.hydra_versions import VERSION_BASE
 from hsw.config.resolved import check
 from hsw.errors import Interrupted
 from hsw.run.checkpoint import load_newest
@@ -168,7 +169,7 @@ def wait_for(condition: Callable[[], Any], timeout: float = 60) -> None:
 def compose(*overrides: str) -> DictConfig:
     """The config of a command line."""
     GlobalHydra.instance().clear()
-    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(conf_folder())):
+    with hydra.initialize_config_dir(**VERSION_BASE, config_dir=str(conf_folder())):
         return hydra.compose("config", overrides=list(overrides))
 
 

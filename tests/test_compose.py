@@ -8,19 +8,19 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import hydra
 import pytest
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from hsw.build import build_agent
 from hsw.config.files import conf_folder
+from hsw.config.hydra_versions import instantiate
 from hsw.config.resolved import check, identity
 from hsw.config.targets import resolve_target
 from hsw.env import VectorEnv
 from hsw.errors import ConfigError
 from hsw.run.services import Run
+from hsw.sweep.callback import jobs_of
 from tests.runs import TINY, agent_of, call, compose, rows, run_dir, tiny_run
 
 GROUPS = ("env", "network", "storage", "algorithm", "agent", "logger")
@@ -119,7 +119,7 @@ def test_every_job_of_a_study_composes_and_yields_to_the_command_line(study: str
     assert hydra_node.mode == "MULTIRUN"
     params = [f"{key}={value}" for key, value in hydra_node.sweeper.params.items() if key != "seed"]
     assert "seed" in hydra_node.sweeper.params
-    jobs = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(params), None)[0]
+    jobs = jobs_of(OverridesParser.create().parse_overrides(params))
     configs = []
     for job in jobs:
         config = compose(*job, f"experiments={study}")
@@ -189,8 +189,8 @@ def test_spaces_in_the_minimal_form_build_a_run() -> None:
         "action_space={shape:[2],type:Discrete,range:[0,1]}",
     )
     config = compose(*TINY, *minimal)
-    policy = hydra.utils.instantiate(config.network)
-    storage = hydra.utils.instantiate(config.storage)
+    policy = instantiate(config.network)
+    storage = instantiate(config.storage)
     assert policy.distribution.params_dim == 2
     assert storage.observation_space.shape == (4,)
 

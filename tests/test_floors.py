@@ -22,8 +22,9 @@ FLOORS = [
     {"config"},
     {"cli"},
     {"sweep", "build"},
+    {"trained"},
 ]
-KNOW_HYDRA = {"config", "cli", "sweep", "build", *ENTRY}
+KNOW_HYDRA = {"config", "cli", "sweep", "build", "trained", *ENTRY}
 
 
 def imports(path):
@@ -56,6 +57,8 @@ def owner_of(path):
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_file_imports_upward(path):
     owner = owner_of(path)
+    if path == ROOT / "__init__.py":  # hands on what the entry level has, once somebody asks
+        owner = "api"
     wrong = [name for name in imports(path) if name.split(".")[0] == "hsw" and part(name) not in allowed(owner)]
     assert not wrong
 

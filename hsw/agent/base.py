@@ -24,6 +24,8 @@ class StopRequested(Exception):
 class Agent(Parts, ABC):
     """A loop: collect, update, log. It knows no algorithm. Arguments as in Parts."""
 
+    num_train_steps: int | None = None  # the config's budget, of an agent that was made of one
+
     @classmethod
     def check(cls, config: dict[str, Any]) -> None:
         """Refuse settings that cannot work together, from the plain config alone, with a ConfigError."""
@@ -33,16 +35,23 @@ class Agent(Parts, ABC):
     def _iterate(self) -> dict[str, float]:
         """Collect and update once. Returns figures to log."""
 
-    def train(self, num_train_steps: int) -> dict[str, Any] | None:
+    def train(self, num_train_steps: int | None = None) -> dict[str, Any] | None:
         """Train until the budget of valid environment steps is spent, or a callback asks to stop.
+
+        Args:
+            num_train_steps: The budget; None takes that of the config of which the agent was made.
 
         Returns:
             The final evaluation, or None where there is no evaluation environment.
 
         Raises:
+            ConfigError: If there is no budget.
             Interrupted: If a signal stopped it; its state is saved.
             NonFiniteError: If a loss is not finite; its batch is saved.
         """
+        num_train_steps = self.num_train_steps if num_train_steps is None else num_train_steps
+        if num_train_steps is None:
+            raise ConfigError("this agent has no budget of its own; train(num_train_steps=<steps>)")
         self._budget = num_train_steps
         error: BaseException | None = None
         try:

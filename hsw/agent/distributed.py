@@ -29,6 +29,13 @@ from hsw.storage import DistributedStorage
 log = logging.getLogger("hsw")
 
 
+class _Default(int):
+    """A number that is told from the same number given by a caller."""
+
+
+DEFAULT_BUDGET = _Default(30_000_000)
+
+
 class DistributedAgent(Agent):
     """Actors and a learner on one machine (IMPALA, Espeholt et al. 2018, arXiv:1802.01561).
 
@@ -155,11 +162,11 @@ class DistributedAgent(Agent):
         self._loader: BatchLoader | None = None
         self._session = 0
 
-    def train(self, num_train_steps: int = 30_000_000, init_model_path: str | Path | None = None) -> None:
+    def train(self, num_train_steps: int | None = DEFAULT_BUDGET, init_model_path: str | Path | None = None) -> None:
         """Train until the budget of valid environment steps is spent on updates.
 
         Args:
-            num_train_steps: The budget.
+            num_train_steps: The budget; not given, that of the config of which the agent was made, if it was.
             init_model_path: A safetensors file with the policy's weights to begin from.
 
         Raises:
@@ -170,7 +177,8 @@ class DistributedAgent(Agent):
         """
         if init_model_path is not None:
             load_policy(self.policy, read_weights(Path(init_model_path)))
-        super().train(num_train_steps)
+        given = num_train_steps is not DEFAULT_BUDGET or self.num_train_steps is None
+        super().train(num_train_steps if given else None)
         if self.pretraining:
             folder = self.services.folder.path if self.services.folder else Path()
             write_weights(folder / f"pretrained-{self.tag}.safetensors", self.policy)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from hsw.config.choices import compose_choices, options, search_also
+from hsw.config.choices import compose_choices, options, places_named, search_also
 from hsw.config.words import meant
 
 _GROUPS = ("env", "network", "storage", "algorithm", "agent", "logger", "callbacks", "augmentation", "intrinsic_reward")
@@ -54,9 +53,7 @@ def _no_choice(group: str, choice: str, known: Sequence[str]) -> str:
 
 def _known_keys(arguments: Sequence[str]) -> list[str]:
     """The keys of what can be composed of the command line, and the groups."""
-    found = [a.partition("=")[2] for a in arguments if a.startswith(("--config-dir=", "-cd="))]
-    found += [path for a in arguments if a.startswith("hydra.searchpath=[") for path in a[18:-1].split(",")]
-    search_also(f"file://{Path(place).absolute()}" if "://" not in place else place for place in found)
+    search_also(places_named(arguments))
     choices = [a for a in arguments if re.fullmatch(rf"({'|'.join(_GROUPS)})=\w+", a)]
     try:
         config = compose_choices(choices)

@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from hsw.cli.explain import explain
@@ -24,8 +24,8 @@ class Parser(argparse.ArgumentParser):
         raise ConfigError(f"{message}; --help lists what there is")
 
 
-def describe(error: BaseException) -> tuple[str, int]:
-    """An error as one sentence and an exit code."""
+def describe(error: BaseException, arguments: Sequence[str] | None = None) -> tuple[str, int]:
+    """An error as one sentence and an exit code; of a command line's arguments, the process' own if None."""
     if isinstance(error, Interrupted | HswError):
         return str(error), error.exit_code
     if isinstance(error, KeyboardInterrupt):
@@ -34,7 +34,7 @@ def describe(error: BaseException) -> tuple[str, int]:
         return "out of memory", 6
     if type(error).__module__.split(".")[0] in ("hydra", "omegaconf"):  # some of Hydra's are OSErrors
         assert isinstance(error, Exception)
-        return explain(error, sys.argv[1:]), ConfigError.exit_code
+        return explain(error, sys.argv[1:] if arguments is None else arguments), ConfigError.exit_code
     if isinstance(error, OSError):
         place = f" {error.filename}" if error.filename else ""
         return f"cannot use{place}: {error.strerror or error}", 6

@@ -77,6 +77,33 @@ def prepare_overrides(overrides: Iterable[str]) -> list[str]:
     return prepared
 
 
+def allowed_by_flag(arguments: list[str]) -> list[str]:
+    """A command line with --allow <package>, which other commands know too, as the override allow=[<package>].
+
+    Raises:
+        ConfigError: If the flag's value is no name of a package.
+    """
+    rest: list[str] = []
+    packages: list[str] = []
+    given = iter(arguments)
+    for argument in given:
+        flag, equals, value = argument.partition("=")
+        if flag != "--allow":
+            rest.append(argument)
+            continue
+        packages.append(value if equals else next(given, ""))
+        if not re.fullmatch(r"[A-Za-z_][\w.]*", packages[-1]):
+            raise ConfigError(f"--allow {packages[-1]!r} names no package; --allow my_package trusts one")
+    if not packages:
+        return arguments
+    for said in [argument for argument in rest if argument.startswith("allow=")]:
+        packages += re.findall(r"[\w.]+", said.partition("=")[2])
+        rest.remove(said)
+    overrides = [index for index, argument in enumerate(rest) if not argument.startswith("-") and "=" in argument]
+    place = overrides[0] if overrides else len(rest)  # Hydra 1.3 wants overrides in a row
+    return [*rest[:place], f"allow=[{','.join(dict.fromkeys(packages))}]", *rest[place:]]
+
+
 def _is_free(key: str) -> bool:
     """Whether a key is, or is in, a mapping that takes any key: env.kwargs, env.eval_kwargs.kind."""
     return bool(re.match(r"\w+\.(\w+\.)*\w*kwargs(\.|$)", key))

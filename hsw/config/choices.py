@@ -5,16 +5,22 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.resources
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
+from hsw.config.hydra_versions import VERSION_BASE
 from hsw.config.place import conf_folder
+from hsw.config.plugins import installed_plugins
 from hsw.config.targets import resolve_target
 from hsw.errors import ConfigError
 
@@ -24,6 +30,32 @@ _searched: list[str] = []  # by the run that is composed in this process, beside
 def search_also(paths: Iterable[str]) -> None:
     """Look along hydra.searchpath, too, until it is said anew."""
     _searched[:] = paths
+
+
+def places_named(arguments: Iterable[str]) -> list[str]:
+    """Where a command line says to look, by --config-dir and hydra.searchpath."""
+    found: list[str] = []
+    for argument, following in pairwise([*arguments, ""]):
+        name, equals, value = argument.partition("=")
+        if name in ("--config-dir", "-cd"):
+            found.append(value if equals else following)
+        elif name.lstrip("+") == "hydra.searchpath":
+            found += re.findall(r"[^\[\],'\"\s]+", value)
+    return [place if "://" in place else f"file://{Path(place).absolute()}" for place in found]
+
+
+def study_mode(arguments: Sequence[str]) -> list[str]:
+    """A command line whose study says that it is a sweep, saying so itself: Hydra 1.4 does not look into studies."""
+    if any(argument.lstrip("+").startswith("hydra.mode=") for argument in arguments):
+        return list(arguments)
+    search_also(places_named(arguments))
+    for index, argument in enumerate(arguments):
+        group, _, study = argument.partition("=")
+        if group == "experiments":
+            with contextlib.suppress(yaml.YAMLError, OmegaConfBaseException, OSError, UnicodeError):  # Hydra tells
+                if OmegaConf.select(load_choice(group, study) or OmegaConf.create(), "hydra.mode") == "MULTIRUN":
+                    return [*arguments[: index + 1], "hydra.mode=MULTIRUN", *arguments[index + 1 :]]
+    return list(arguments)
 
 
 def options(group: str) -> list[str]:
@@ -49,7 +81,7 @@ def _folders() -> list[Any]:
         sources = GlobalHydra.instance().config_loader().get_sources()
         places = [f"{source.scheme()}://{source.path}" for source in sources if source.provider != "hydra"] + places
     else:
-        places = [str(conf_folder()), *places]
+        places = [str(conf_folder()), *(str(plugin.folder) for plugin in installed_plugins()), *places]
     folders: list[Any] = []
     for place in dict.fromkeys(places):
         scheme, colon, path = place.rpartition("://")
@@ -79,7 +111,7 @@ def compose_choices(overrides: list[str]) -> DictConfig:
         overrides = [*overrides, f"hydra.searchpath=[{','.join(_searched)}]"]
     if GlobalHydra.instance().is_initialized():
         return compose("config", overrides=overrides)
-    with initialize_config_dir(version_base="1.3", config_dir=str(conf_folder())):
+    with initialize_config_dir(**VERSION_BASE, config_dir=str(conf_folder())):
         return compose("config", overrides=overrides)
 
 

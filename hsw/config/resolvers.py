@@ -9,9 +9,9 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import OmegaConf
 
 from hsw.config.choices import chosen_preset
+from hsw.config.hydra_versions import register_resolver
 
 _MAX_LENGTH = 100  # in bytes; file systems take 255, and a path has several parts
 
@@ -80,11 +80,11 @@ def above(value: float, limit: float) -> bool:
     return value > limit
 
 
-OmegaConf.register_new_resolver("choose", choose, replace=True)
-OmegaConf.register_new_resolver("above", above, replace=True)
-OmegaConf.register_new_resolver("study_name", study_name, replace=True)
-OmegaConf.register_new_resolver("job_name", job_name, replace=True)
-OmegaConf.register_new_resolver("this_study", _study, replace=True)
-OmegaConf.register_new_resolver("this_job", _job, replace=True)
-OmegaConf.register_new_resolver("chosen", _choices, replace=True)
-OmegaConf.register_new_resolver("chosen_preset", chosen_preset, replace=True)
+register_resolver("choose", choose)
+register_resolver("above", above)
+register_resolver("study_name", study_name)
+register_resolver("job_name", job_name)
+register_resolver("this_study", _study)
+register_resolver("this_job", _job)
+register_resolver("chosen", _choices)
+register_resolver("chosen_preset", chosen_preset)

@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from hsw.config.plugins import trusted_packages
 from hsw.errors import ConfigError
 
 # Rooms of hsw whose functions may be targets; entry points and run services are not for configs.
@@ -27,7 +28,7 @@ def resolve_target(name: str, allowed: Iterable[str] = ()) -> Any:
     Raises:
         ConfigError: If there is no such target, or it is not to be trusted.
     """
-    trusted = tuple(allowed)
+    trusted = (*allowed, *trusted_packages())
     refusal = ConfigError(
         f"_target_={name} is not allowed: a target is a class or function of hsw, an optimiser or module of torch or a "
         f"class of gymnasium{''.join(f', or anything in {package}' for package in trusted)}; "
@@ -67,7 +68,7 @@ def check_env_modules(config: dict[str, Any], allowed: Iterable[str]) -> None:
     """
     for path, node in walk_targets(config):
         module, colon, _ = str(node.get("id", "")).partition(":")
-        if colon and not _inside(module, ("hsw.env", *allowed)):
+        if colon and not _inside(module, ("hsw.env", *allowed, *trusted_packages())):
             package = module.split(".")[0]
             raise ConfigError(
                 f"{path}.id={node['id']} would import {module}, and a run folder is not trusted to; "
@@ -88,6 +89,10 @@ def _locate(name: str) -> Any:
             if error.name is None or not name.startswith(error.name):
                 raise ConfigError(f"_target_={name} needs {error.name}, which is not installed") from error
             continue
+        except Exception as error:  # whatever a module of somebody's does when it is imported
+            from hsw.env.place import config_error  # torch's second
+
+            raise config_error(f"_target_={name} cannot be imported:", error) from error
         try:
             for part in parts[split:]:
                 found = getattr(found, part)

@@ -53,9 +53,9 @@ class ObsNormalizer:
         self.moments = RunningMoments(shape)
         self.training = training
 
-    def __call__(self, obs: np.ndarray, starts_row: np.ndarray) -> np.ndarray:
+    def __call__(self, obs: np.ndarray, starts_row: np.ndarray | None = None) -> np.ndarray:
         """Normalise obs, [N, *shape]; only rows in which an action will count enter the statistics."""
-        if self.training:
+        if self.training and starts_row is not None:
             self.moments.update(obs[starts_row])
         scaled = (obs - self.moments.mean) / np.sqrt(self.moments.var + 1e-8)
         return np.clip(scaled, -self.clip, self.clip).astype(np.float32)

@@ -94,6 +94,7 @@ class VectorEnv:
         self.episodes: list[Episode] = []
         self._goals = goals
         self.clip_reward = clip_reward
+        self.raw_observation_space, self.frame_stack = observation_space, frame_stack
         self._frames = FrameStack(observation_space, self.num_envs, frame_stack) if frame_stack > 1 else None
         spec = self._frames.spec if self._frames else observation_space
         self._obs_normalizers = make_obs_normalizers(spec, training) if normalize_obs else {}
@@ -258,13 +259,24 @@ class VectorEnv:
         self._check_finite(obs)
         if self._frames:
             obs = self._frames(obs, fresh)
+        return self.normalized(obs, ~dones)  # one that ends an episode starts no row in which an action counts
+
+    def normalized(self, obs: Any, starts_row: np.ndarray | None = None) -> Any:
+        """Observations, [B, *shape] or a dict of them, as the policy takes them.
+
+        Args:
+            obs: Stacked already.
+            starts_row: Which of them count in the statistics, bool [B], while training; None for none.
+        """
         if not self._obs_normalizers:
             return obs
-        # An observation that ends an episode starts no row in which an action counts.
-        starts_row = ~dones
         if "" in self._obs_normalizers:
             return self._obs_normalizers[""](obs, starts_row)
         return {key: self._obs_normalizers[key](part, starts_row) for key, part in obs.items()}
+
+    def actions_to_env(self, actions: np.ndarray) -> np.ndarray:
+        """A policy's actions, [B, *action_shape], as the environments take them: clipped, from their first one on."""
+        return self._to_env(actions, len(actions))
 
     def _check_finite(self, obs: Any, name: str = "the observation") -> None:
         if isinstance(obs, dict):

@@ -2,8 +2,15 @@
 
 from hsw.network.actor_critic import ActorCritic, DecoupledActorCritic, Memory, Policy
 from hsw.network.convolution import ImpalaResNet, MinAtarCNN, NatureCNN, ProcgenResNet
-from hsw.network.distribution import Bernoulli, Categorical, DiagGaussian, Distribution, MultiCategorical
-from hsw.network.encoder import MLP, DictEncoder
+from hsw.network.distribution import (
+    Bernoulli,
+    Categorical,
+    DiagGaussian,
+    Distribution,
+    MultiCategorical,
+    make_distribution,
+)
+from hsw.network.encoder import MLP, DictEncoder, make_encoder
 from hsw.network.recurrent import RecurrentActorCritic
 from hsw.network.soft_actor_critic import SoftActorCritic
 
@@ -25,4 +32,6 @@ __all__ = [
     "ProcgenResNet",
     "RecurrentActorCritic",
     "SoftActorCritic",
+    "make_distribution",
+    "make_encoder",
 ]

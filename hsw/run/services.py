@@ -64,6 +64,7 @@ class Run:
         self.progress = Progress(1, quiet=True)
         self.session = 0  # how often the run has been started
         self.saved_step: int | None = None
+        self.agent: Any = None  # whom this serves, where somebody wants to know
         self._checkpoint: Path | None = None  # the last one saved or loaded
         self._restored: dict[str, Any] | None = None
 

@@ -76,9 +76,10 @@ def _check_sweep(config: DictConfig, config_name: str | None) -> None:
     swept = [f"{key}={value}" for key, value in params.items()]
     jobs = jobs_of(parser.parse_overrides([*swept, *task_overrides(config.hydra)]))
     first: Exception | None = None
+    along = [override for override in config.hydra.overrides.hydra if override.startswith("hydra.searchpath=")]
     for job in (jobs[0], jobs[-1], *jobs[1:-1]):
         try:
-            check_composed(compose(config_name, overrides=job, return_hydra_config=True))
+            check_composed(compose(config_name, overrides=[*along, *job], return_hydra_config=True))
             return
         except Exception as error:  # Hydra's have no common base
             if first and str(error) == str(first):

@@ -1,0 +1,1 @@
+"""A package of somebody's own: every kind of part that hsw lets one add, and no edit of hsw."""
