@@ -26,6 +26,7 @@ from hsw.cli.main import JobError, run_main
 from hsw.config.arguments import allowed_by_flag, prepare
 from hsw.config.choices import check_choices, preset_note, study_mode, task_overrides
 from hsw.config.files import conf_folder, refuse_null_choices, refuse_secrets
+from hsw.config.folders import with_folders
 from hsw.config.hydra_versions import VERSION_BASE, trusting
 from hsw.config.origin import ORIGIN, changes_since, check_origin, take_origin, write_origin
 from hsw.config.plugins import register_plugins, trusted_packages
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 def _hydra_main(config: DictConfig) -> None:
     logging.captureWarnings(True)
     hydra_config = HydraConfig.get()
-    folder = Path(hydra_config.runtime.output_dir)
+    folder = Path(config.resume or hydra_config.runtime.output_dir)
     if in_sweep():
         named = any(override.startswith("threads=") for override in hydra_config.overrides.task)
         if "joblib" in hydra_config.launcher._target_:
@@ -80,8 +81,11 @@ def run_in_folder(config: DictConfig, folder: Path, job: bool = False) -> JobOut
     Raises:
         HswError: If the run did not begin.
     """
-    from hsw.config.resolved import check, identity, load_config, resumed_config
+    from hsw.config.plain import settle
+    from hsw.config.resolved import allowed_by, check, identity, load_config, resumed_config
+    from hsw.env.trust import only_trusting
     from hsw.run.folder import RunFolder
+    from hsw.run.identity import refuse_used, run_id_of
 
     resume = config.resume is not None
     if job and resume:
@@ -92,13 +96,27 @@ def run_in_folder(config: DictConfig, folder: Path, job: bool = False) -> JobOut
         if HydraConfig.initialized():
             check_choices(HydraConfig.get().runtime.choices, task_overrides(HydraConfig.get()))
         check(config)
+        config.allow = allowed_by(config)
+        config = settle(config)  # what is checked is what is built
+        check(config)
         check_origin(config)
+    # What a folder's config names is not trusted; a sweep's job has its config from the command line.
+    trust = (
+        only_trusting((*config.allow, *trusted_packages()))
+        if resume or ORIGIN in os.environ
+        else contextlib.nullcontext()
+    )
     same = (stored_identity(folder) if resume else None) or identity(config)
     status = {"status": "running", "num_train_steps": config.num_train_steps, "identity": same}
     if job and (before := _finished(folder, status)):  # before the folder is touched
         return before
     run_folder = RunFolder(folder)
     try:
+        if not job and not resume:
+            refuse_used(folder)
+        else:
+            run_folder.run_id = run_id_of(folder) or run_folder.run_id
+        status["run"] = run_folder.run_id
         if job:
             if before := _finished(folder, status):  # by whoever owned the folder a moment ago
                 return before
@@ -106,7 +124,8 @@ def run_in_folder(config: DictConfig, folder: Path, job: bool = False) -> JobOut
         write_status(folder, status)
         if ORIGIN in os.environ and not resume:
             logging.getLogger("hsw").info(changes_since(load_config(Path(os.environ[ORIGIN])), config))
-        outcome = _train_to_end(config, run_folder, resume)
+        with trust:
+            outcome = _train_to_end(config, run_folder, resume)
         with contextlib.suppress(*([ResourceError] if outcome.cause else [])):  # the error is what counts
             write_status(folder, status | outcome.as_status())
         if isinstance(outcome.cause, ConfigError) and outcome.steps is None and not job:
@@ -210,14 +229,7 @@ def main() -> None:
     sys.argv[1:] = take_origin(sys.argv[1:])
     refuse_null_choices(sys.argv[1:])
     register_plugins()
-    sys.argv[1:] = study_mode(sys.argv[1:])
-    for argument in sys.argv[1:]:
-        if argument.startswith("resume=") and argument != "resume=null":
-            # The run goes on where it was, also for Hydra's own log file.
-            folder = argument.split("=", 1)[1]
-            if not (Path(folder) / "config.yaml").is_file():
-                raise ConfigError(f"there is no run in {folder}: it has no config.yaml")
-            sys.argv.append(f"hydra.run.dir={folder}")
+    sys.argv[1:] = with_folders(study_mode(sys.argv[1:]))
     with reporting(), trusting(trusted_packages()):
         _hydra_main()
 

@@ -12,6 +12,7 @@ from hsw.agent.evaluation import evaluate
 from hsw.agent.parts import Parts
 from hsw.env import as_vector_env
 from hsw.errors import ConfigError, Interrupted, NonFiniteError
+from hsw.run.paste import resume_command
 from hsw.seeding import EVAL_ENV, derive_seed
 
 log = logging.getLogger("hsw")
@@ -179,7 +180,7 @@ class Agent(Parts, ABC):
         self._count_episodes()  # those of a half-filled rollout
         self._save(final=True)
         folder = self.services.folder
-        where = f"; continue with: python -m hsw.train resume={folder.path}" if folder else ""
+        where = f"; continue with: {resume_command(folder.path)}" if folder else ""
         raise Interrupted(f"stopped by signal {signum} at step {self.step}{where}", signum)
 
     def _save(self, final: bool = False) -> None:

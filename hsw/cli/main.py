@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from hsw.cli.explain import explain
 from hsw.errors import ConfigError, HswError, Interrupted
+from hsw.secrets import redact
 
 
 class JobError(BaseException):
@@ -25,7 +26,13 @@ class Parser(argparse.ArgumentParser):
 
 
 def describe(error: BaseException, arguments: Sequence[str] | None = None) -> tuple[str, int]:
-    """An error as one sentence and an exit code; of a command line's arguments, the process' own if None."""
+    """An error as one sentence without secrets, and an exit code; of a command line's arguments, the process' own if
+    None."""
+    message, code = _describe(error, arguments)
+    return redact(message), code
+
+
+def _describe(error: BaseException, arguments: Sequence[str] | None) -> tuple[str, int]:
     if isinstance(error, Interrupted | HswError):
         return str(error), error.exit_code
     if isinstance(error, KeyboardInterrupt):

@@ -16,6 +16,7 @@ from hsw.env.envpool import make_envpool_backend
 from hsw.env.episode import EpisodeFactory
 from hsw.env.place import REFUSALS, config_error, env_error
 from hsw.env.serial import SerialVectorEnv
+from hsw.env.trust import check_entry_point, check_import, check_kwargs
 from hsw.env.vector import VectorEnv
 from hsw.env.workers import WorkerVectorEnv
 from hsw.env.wrappers import Wrapped, Wrapper, chosen
@@ -67,6 +68,9 @@ def make_env(
         EnvError: If the environment cannot be built.
     """
     recipe = partial(make_env, **{name: value for name, value in locals().items() if name != "seed"})
+    check_kwargs(id, "env.id")
+    check_kwargs(kwargs)
+    check_kwargs(eval_kwargs, "env.eval_kwargs")
     env_kwargs = {**(kwargs or {}), **({} if training else eval_kwargs or {})}
     layers = chosen(wrappers, eval_wrappers, training)
     if layers and backend in ("native", "envpool"):
@@ -110,6 +114,7 @@ def _make_gym(
     if module:
         _import(module)
     spec = copy.copy(gym.spec(name))
+    check_entry_point(spec.entry_point)
     spec.order_enforce = False  # EpisodeEnv is the only caller, and checks what it gets
     make: Callable[[], gym.Env[Any, Any]] = partial(gym.make, spec, disable_env_checker=True, **kwargs)
     if wrappers:
@@ -123,6 +128,7 @@ def _make_gym(
 
 def _import(module: str) -> None:
     """Import the module that registers an environment."""
+    check_import(module)
     try:
         importlib.import_module(module)
     except REFUSALS:

@@ -17,6 +17,7 @@ from hsw.env.history import RunningEpisodes
 from hsw.env.normalize import RewardNormalizer, make_obs_normalizers, normalized_space
 from hsw.errors import EnvError
 from hsw.spaces import SpaceSpec, policy_space, tree_map
+from hsw.template import Array, Axis, Maybe, hold, space_template, template_of
 
 
 class Step(NamedTuple):
@@ -197,6 +198,12 @@ class VectorEnv:
         return {key: normalizer.moments.state_dict() for key, normalizer in self._obs_normalizers.items()}
 
     def load_obs_statistics(self, state: dict[str, Any]) -> None:
+        """Take over what obs_statistics returned.
+
+        Raises:
+            StateError: If it is of other observations.
+        """
+        hold(template_of(self.obs_statistics()), state, "env/obs_statistics")
         for key, normalizer in self._obs_normalizers.items():
             normalizer.moments.load_state_dict(state[key])
 
@@ -217,6 +224,19 @@ class VectorEnv:
         if self._frames:
             state["frames"] = torch.from_numpy(self._frames.frames.copy())
         return state
+
+    def state_template(self) -> Any:
+        """What a saved state must look like."""
+        n, own = self.num_envs, self.state_dict()
+        counts = Array((n,), torch.int64, low=0)
+        wrappers = {"wrappers": [template_of(state, vary=True) for state in own["wrappers"]]} if self._stateful else {}
+        return {
+            **template_of(own),
+            **wrappers,
+            "obs": Maybe(space_template(self.raw_observation_space, n)),
+            "actions": Maybe(Array((Axis("actions"), n, *self.action_space.shape), self._to_env.torch_dtype)),
+            **dict.fromkeys(("lengths", "episode_numbers", "starts"), counts),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> str | None:
         """Continue where state_dict was taken.

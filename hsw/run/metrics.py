@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from hsw.directory import Directory
 from hsw.run.logger import Logger
 
 LoggerLike = Logger | Mapping[str, Logger] | None
@@ -36,6 +37,7 @@ class Metrics:
         self._copying = set(named)
         self._states: dict[str, Any] = {}  # of all loggers that the run has had, by name
         self._refused: set[tuple[str, str]] = set()  # name and kind of what a logger could not take
+        self.run_id: str | None = None
         self._file: Any = None
         self._start = time.time()
         self._elapsed = 0.0
@@ -48,12 +50,12 @@ class Metrics:
             config: The resolved config.
             state: What state_dict returned, on resume: rows logged after that moment are taken back.
         """
-        path = folder / "metrics.jsonl"
+        with Directory.open(folder) as directory:
+            self._file = directory.append("metrics.jsonl")
         if state:
-            if path.exists() and path.stat().st_size > state["size"]:
-                os.truncate(path, state["size"])
+            if os.fstat(self._file.fileno()).st_size > state["size"]:
+                self._file.truncate(state["size"])
             self._elapsed = state["elapsed"]
-        self._file = path.open("ab", buffering=0)
         self._start = time.time()
         self._states = states = _copies(state or {}, self.loggers)
         self._each("start", lambda name, logger: logger.open(folder, config, states.get(name)))
@@ -61,6 +63,8 @@ class Metrics:
     def log(self, step: int, metrics: dict[str, float]) -> None:
         """Write one row of metrics at a step; what is not finite is null there."""
         row: dict[str, Any] = {"step": step, "time": round(self.elapsed, 3)}
+        if self.run_id is not None:  # the first row of each session tells whose it is
+            row["run"], self.run_id = self.run_id, None
         for name, value in metrics.items():
             row[name] = value if isinstance(value, int) or math.isfinite(value) else None
         if self._file is not None:

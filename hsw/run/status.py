@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from hsw.directory import LinkError, read_file
 from hsw.errors import ConfigError, CorruptError
 from hsw.run.folder import write_whole
+from hsw.secrets import redact_all
 
 _NAME = "status.json"
+_LARGEST = 2**24  # bytes
 _NUMBERS = ("num_train_steps", "exit_code", "steps", "seconds", "return")
 
 
@@ -79,7 +83,7 @@ def write_status(folder: Path, values: dict[str, Any]) -> None:
     Raises:
         ResourceError: If the disk does not take it.
     """
-    write_json(folder / _NAME, values)
+    write_json(folder / _NAME, redact_all(values))
 
 
 def read_status(folder: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
@@ -94,17 +98,19 @@ def read_status(folder: Path, identity: dict[str, Any]) -> dict[str, Any] | None
         CorruptError: If status.json cannot be read.
     """
     path = folder / _NAME
-    if not path.is_file():
+    if not os.path.lexists(path):
         if (folder / "checkpoints").exists() or (folder / "config.yaml").exists():
             raise ConfigError(f"{folder} holds a run that does not say which; move it away to run this job")
         return None
     try:
-        status: dict[str, Any] = json.loads(path.read_bytes())
+        status: dict[str, Any] = json.loads(read_file(folder, _NAME, _LARGEST))
         theirs, _ = status["identity"], status["status"]
         if not all(isinstance(status.get(key), int | float | None) for key in _NUMBERS):
             raise TypeError
         names = sorted(key for key in {*theirs, *identity} if theirs.get(key) != identity.get(key))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except LinkError:
+        raise
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, CorruptError) as error:
         raise CorruptError(f"{path} cannot be read; delete {folder} to run the job anew") from error
     if names:
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
@@ -118,8 +124,14 @@ def read_status(folder: Path, identity: dict[str, Any]) -> dict[str, Any] | None
 
 def stored_identity(folder: Path) -> dict[str, Any] | None:
     """The identity in status.json, which a resumed run keeps; None if it cannot be read."""
-    try:
-        stored: Any = json.loads((folder / _NAME).read_bytes())["identity"]
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
-        return None
+    stored = stored_status(folder).get("identity")
     return stored if isinstance(stored, dict) else None
+
+
+def stored_status(folder: Path) -> dict[str, Any]:
+    """What status.json says, whatever that is; nothing if it cannot be read."""
+    try:
+        stored: Any = json.loads(read_file(folder, _NAME, _LARGEST))
+    except (OSError, ValueError, TypeError, RecursionError, CorruptError):
+        return {}
+    return stored if isinstance(stored, dict) else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar
 
@@ -17,6 +18,7 @@ from hsw.storage.batches import ReplayBatch
 from hsw.storage.records import Field, check_memory, from_fields, part_of, record_dtype, space_fields, to_fields
 from hsw.storage.ring import EMPTY, Ring
 from hsw.storage.rows import RowWriter
+from hsw.template import Anything, Array, Axis, Exactly, Maybe, Rows, StateError, Whole
 
 
 class ReplayStorage(Storage):
@@ -300,6 +302,22 @@ class ReplayStorage(Storage):
             "random": self.random.bit_generator.state,
         }
 
+    def state_template(self) -> Any:
+        ring = {
+            "layout": Anything(),  # the ring compares it with its own
+            "rows": Rows(self.num_envs, self.capacity + 1),
+            "pending": Array((self.num_envs, Axis("bytes")), torch.uint8),
+            "steps": [Whole(high=2**31 - 1)] * self.num_envs,
+        }
+        half = Whole(high=2**128 - 1)  # of the state of NumPy's PCG64
+        random = {
+            "bit_generator": Exactly("PCG64"),
+            "state": {"state": half, "inc": half},
+            "has_uint32": Whole(high=1),
+            "uinteger": Whole(high=2**32 - 1),
+        }
+        return {**super().state_template(), "ring": Maybe(ring), "random": random}
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.random.bit_generator.state = state["random"]
         if state["ring"] is None:
@@ -307,6 +325,9 @@ class ReplayStorage(Storage):
             return
         if self.ring is None:
             fields = state["ring"]["layout"][2:]
+            sizes = [np.dtype(dtype).itemsize * math.prod(shape) for _, dtype, shape, _ in fields]
+            if sum(sizes) > state["ring"]["pending"].shape[1]:
+                raise StateError("the saved storage/ring/layout is of more bytes than a row of it has")
             info = {name[5:]: np.zeros(shape, dtype)[None] for name, dtype, shape, _ in fields if name[:5] == "info/"}
             self.init_tensors({"info": info})
         assert self.ring is not None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import re
 import shutil
 import signal
 import threading
@@ -23,8 +22,10 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from hsw.cli.main import JobError
 from hsw.config.resolvers import job_name
 from hsw.config.settings import CHANGEABLE, root_key
+from hsw.directory import LinkError
 from hsw.errors import ConfigError, Interrupted, ResourceError, SweepError
 from hsw.run.folder import write_whole
+from hsw.run.paste import hydra_quoted
 from hsw.run.status import JobOutcome
 from hsw.sweep.mailbox import VARIABLE, Mailbox
 from hsw.sweep.table import as_csv, as_text
@@ -132,16 +133,17 @@ def _begin(config: DictConfig) -> None:
         )
     unnamed = _unnamed(values, params)
     folder, names = Path(config.hydra.sweep.dir).absolute(), [job_name(job, unnamed) for job in jobs]
+    _refuse_links(folder)
     unusable = [name for name in dict.fromkeys(names) if not _usable(folder / name)]
     if unusable:
         raise ResourceError(f"cannot write into {', '.join(unusable)} in {folder}; move it away")
     _current = Sweep(folder, names)
-    quoted = ",".join(_quote(key) for key in unnamed)
+    quoted = ",".join(hydra_quoted(key) for key in unnamed)
     with read_write(config.hydra), open_dict(config.hydra):  # every job is composed with these, in whatever process
         config.hydra.overrides.hydra += [
             f"hydra.job.config.override_dirname.exclude_keys=[{quoted}]",
-            f"hydra.sweep.dir={_quote(str(folder))}",  # whatever of it a job varies
-            f"+hydra.job.env_set.{VARIABLE}={_quote(str(_current.mailbox.folder))}",
+            f"hydra.sweep.dir={hydra_quoted(str(folder))}",  # whatever of it a job varies
+            f"+hydra.job.env_set.{VARIABLE}={hydra_quoted(str(_current.mailbox.folder))}",
         ]
 
 
@@ -184,13 +186,19 @@ def _usable(folder: Path) -> bool:
     if not os.path.lexists(folder):
         return True
     path = folder / "train.log"
-    log = not os.path.lexists(path) or (path.is_file() and os.access(path, os.W_OK))
-    return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK) and log
+    log = not os.path.lexists(path) or (path.is_file() and os.access(path, os.W_OK) and not path.is_symlink())
+    return folder.is_dir() and not folder.is_symlink() and os.access(folder, os.W_OK | os.X_OK) and log
 
 
-def _quote(text: str) -> str:
-    """For Hydra's grammar, in which a backslash is one unless a quote follows."""
-    return '"' + re.sub(r'(\\*)("|$)', lambda found: found[1] * 2 + ('\\"' if found[2] else ""), text) + '"'
+def _refuse_links(folder: Path) -> None:
+    """Refuse a study in which what Hydra and its launchers write, by its path, is a link.
+
+    Raises:
+        CorruptError: Naming it.
+    """
+    for name in ("multirun.yaml", ".submitit"):
+        if (folder / name).is_symlink():
+            raise LinkError(f"{folder / name} is a link, and what is in a study's folder must be its own; delete it")
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from hsw.directory import Directory
 from hsw.run import checkpoint
 from tests.runs import TINY, call, newest, rows, run_dir, tiny_run
 
@@ -37,17 +38,18 @@ FILES = pytest.mark.parametrize(
 
 def fail_writes(monkeypatch: Any, is_it: Any, fails: Any) -> None:
     """Let the nth checkpoint's writing of some files fail where fails(n)."""
-    original, count = checkpoint.write_synced, [0]
+    original, count = Directory.write, [0]
 
-    def write(path: Path, content: bytes) -> None:
+    def write(self: Directory, name: str, content: bytes) -> None:
+        path = self.path / name
         if is_it(path) and "checkpoints" in path.parts:
             count[0] += 1
             if fails(count[0]):
                 path.write_bytes(content[:10])
                 raise OSError(errno.ENOSPC, "No space left on device")
-        original(path, content)
+        original(self, name, content)
 
-    monkeypatch.setattr(checkpoint, "write_synced", write)
+    monkeypatch.setattr(Directory, "write", write)
 
 
 @FILES
