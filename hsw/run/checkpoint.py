@@ -149,18 +149,6 @@ def read_meta(checkpoint: Path) -> dict[str, Any]:
         raise _damaged(checkpoint, error) from error
 
 
-def read_meta(checkpoint: Path) -> dict[str, Any]:
-    """What a checkpoint's manifest tells without its state.
-
-    Raises:
-        CorruptError: If it cannot be read.
-    """
-    try:
-        return dict(json.loads((checkpoint / "manifest.json").read_bytes())["meta"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CorruptError(f"checkpoint {checkpoint} is damaged: {type(error).__name__}: {error}") from error
-
-
 def sweep_unfinished(folder: Path) -> None:
     """Delete what a killed process left half-written; only the owner of the run folder may.
 
