@@ -12,6 +12,7 @@ from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 
 from hsw.env.episode import EpisodeFactory
 from hsw.env.goals import GoalFunctions, is_goal_space, read_goals
+from hsw.env.life import construction
 from hsw.env.place import REFUSALS, config_error
 from hsw.env.serial import SerialVectorEnv
 from hsw.env.vector import VectorEnv
@@ -43,20 +44,21 @@ def as_vector_env(env: Any, *, seed: int = 1, training: bool = True, num_envs: i
         EnvError: If it cannot be built.
     """
     try:
-        made = env if isinstance(env, VectorEnv | gym.Env | gym.vector.VectorEnv) else _call(env)
-        if isinstance(made, VectorEnv):
-            return made
-        options["training"] = training
-        if isinstance(made, gym.Env):
-            makers = [lambda: made, *([env] * (num_envs - 1) if made is not env else [])]
-            vector = _serial(makers, seed, options)
-        elif type(made) is SyncVectorEnv:
-            vector = _serial([partial(_same, single) for single in made.envs], seed, options)
-        else:
-            made.reset(seed=derive_seed(seed))  # later resets go on in its random stream
-            vector = adapt(made, **options)
-        if made is not env:
-            vector.remake = partial(as_vector_env, env, num_envs=num_envs, **options)
+        with construction(options.get("timeout")):
+            made = env if isinstance(env, VectorEnv | gym.Env | gym.vector.VectorEnv) else _call(env)
+            if isinstance(made, VectorEnv):
+                return made
+            options["training"] = training
+            if isinstance(made, gym.Env):
+                makers = [lambda: made, *([env] * (num_envs - 1) if made is not env else [])]
+                vector = _serial(makers, seed, options)
+            elif type(made) is SyncVectorEnv:
+                vector = _serial([partial(_same, single) for single in made.envs], seed, options)
+            else:
+                made.reset(seed=derive_seed(seed))  # later resets go on in its random stream
+                vector = adapt(made, **options)
+            if made is not env:
+                vector.remake = partial(as_vector_env, env, num_envs=num_envs, **options)
         return vector
     except HswError:
         raise

@@ -12,6 +12,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from hsw.env.life import is_ours
 from hsw.env.place import env_error
 from hsw.env.wrappers import packed, unpacked, with_state, with_statistics
 from hsw.errors import EnvError
@@ -57,7 +58,9 @@ class EpisodeEnv(gym.Wrapper[Any, Any, Any, Any]):
         episode_seed = derive_seed(self.seed, self.index, self.episode)
         try:
             result = self.env.reset(seed=episode_seed, options=options)
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
+            if is_ours(error):
+                raise
             raise env_error(f"environment {self.index}: reset raised", error) from error
         if not (isinstance(result, tuple) and len(result) == 2):
             raise EnvError(f"environment {self.index}: reset must return (obs, info), got {type(result).__name__}")
@@ -69,7 +72,9 @@ class EpisodeEnv(gym.Wrapper[Any, Any, Any, Any]):
             return obs, 0.0, False, False, info
         try:
             result = self.env.step(action)
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
+            if is_ours(error):
+                raise
             raise env_error(f"environment {self.index}: step raised", error) from error
         if not (isinstance(result, tuple) and len(result) == 5):
             got = len(result) if isinstance(result, tuple) else type(result).__name__
@@ -151,7 +156,9 @@ class EpisodeFactory:
             return self.make()
         except (ValueError, TypeError, ImportError, EnvError, gym.error.Error):  # no such env, or not with these kwargs
             raise
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
+            if is_ours(error):
+                raise
             raise env_error(f"environment {self.index} could not be built:", error) from error
 
 

@@ -16,6 +16,7 @@ from hsw.env.envpool import make_envpool_backend
 from hsw.env.episode import EpisodeFactory
 from hsw.env.place import REFUSALS, config_error, env_error
 from hsw.env.serial import SerialVectorEnv
+from hsw.env.life import construction
 from hsw.env.vector import VectorEnv
 from hsw.env.workers import WorkerVectorEnv
 from hsw.env.wrappers import Wrapped, Wrapper, chosen
@@ -85,12 +86,14 @@ def make_env(
     }
     try:
         if backend == "envpool":
-            pool, *spaces = make_envpool_backend(id, num_envs, seed, env_kwargs)
-            env = VectorEnv(pool, *spaces, goals=pool.goals, **options)
+            with construction(timeout):
+                pool, *spaces = make_envpool_backend(id, num_envs, seed, env_kwargs)
+                env = VectorEnv(pool, *spaces, goals=pool.goals, **options)
         else:
             if render_mode:
                 env_kwargs["render_mode"] = render_mode
-            env = _make_gym(id, backend, num_envs, seed, env_kwargs, layers, **options)
+            with construction(timeout):
+                env = _make_gym(id, backend, num_envs, seed, env_kwargs, layers, **options)
         env.remake = recipe
         return env
     except HswError:
