@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from hsw import ending
@@ -17,6 +18,7 @@ _running: Deadline | None = None
 _hurry: float | None = None
 _previous: Any = None
 _users = 0
+_heard: Callable[[int], None] | None = None
 
 
 class Overdue(BaseException):
@@ -45,7 +47,7 @@ class Deadline:
         self._open = False
         self._alarms = 0
         self._entered = False
-        self._limit: float | None = None
+        self.limit: float | None = None
 
     def open(self) -> None:
         """Take the alarm."""
@@ -72,7 +74,7 @@ class Deadline:
         if not self._open or _running is not None or threading.get_ident() != _MAIN:
             return self
         self._alarms, self._entered = 0, True
-        self._limit = limit = self.seconds if _hurry is None else min(self.seconds or _hurry, _hurry)
+        self.limit = limit = self.seconds if _hurry is None else min(self.seconds or _hurry, _hurry)
         _running = self
         if limit:
             signal.setitimer(signal.ITIMER_REAL, limit, AGAIN)
@@ -94,8 +96,8 @@ class Deadline:
         """The alarm."""
         self._alarms += 1
         if self._alarms > PATIENCE:
-            ending.end_now(self.exit_code, f"{self.what} took longer than {self._limit:g} s and does not let go")
-        raise Overdue(self._limit or 0.0)
+            ending.end_now(self.exit_code, f"{self.what} took longer than {self.limit:g} s and does not let go")
+        raise Overdue(self.limit or 0.0)
 
 
 def running() -> Deadline | None:
@@ -111,10 +113,23 @@ def hurry(seconds: float | None = AT_STOP) -> None:
     if deadline is not None and seconds is not None:
         left, _ = signal.getitimer(signal.ITIMER_REAL)
         if not left or left > seconds:
-            deadline._limit = seconds
+            deadline.limit = seconds
             signal.setitimer(signal.ITIMER_REAL, seconds, AGAIN)
 
 
+def on_heard(tell: Callable[[int], None] | None) -> None:
+    """Let someone know of each signal that Python gets to handle: it hangs nowhere in C."""
+    global _heard
+    _heard = tell
+
+
+def heard(signum: int) -> None:
+    """Called by handlers of signals first."""
+    if _heard is not None:
+        _heard(signum)
+
+
 def _ring(*_: object) -> None:
+    heard(signal.SIGALRM)
     if _running is not None:
         _running.ring()

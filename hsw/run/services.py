@@ -12,6 +12,7 @@ from hsw.run.folder import RunFolder
 from hsw.run.metrics import LoggerLike, Metrics
 from hsw.run.progress import Progress
 from hsw.run.signals import StopSignals
+from hsw.run.watched import tell_saved
 
 log = logging.getLogger("hsw")
 
@@ -98,6 +99,7 @@ class Run:
             folder, meta = self.folder.checkpoints, {"step": step, "session": self.session}
             self._checkpoint = checkpoint.save_checkpoint(folder, state, meta, self.checkpoint_keep, self._checkpoint)
             self.saved_step = step
+            tell_saved(step)
             return self._checkpoint
         except ResourceError as error:
             if final:
@@ -125,6 +127,7 @@ class Run:
         for complaint in complaints:
             log.warning("%s; the checkpoint before it is used", complaint)
         self.saved_step, self.session = meta["step"], meta.get("session", 1)
+        tell_saved(meta["step"])
         self._restored = state["logger"]
         return state
 

@@ -44,6 +44,7 @@ class StopSignals:
         self._previous.clear()
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
+        deadline.heard(signum)
         signum = signal.SIGTERM if signum == signal.SIGHUP else signum  # the terminal is gone
         # Whoever sends SIGINT twice has waited long enough. But a terminal's comes to the whole group, and once more
         # from a launcher that hands it on: within a moment they are one. A cluster's SIGTERM may come again and again.
