@@ -30,6 +30,7 @@ from hsw.config.hydra_versions import VERSION_BASE, trusting
 from hsw.config.origin import ORIGIN, changes_since, check_origin, take_origin, write_origin
 from hsw.config.plugins import register_plugins, trusted_packages
 from hsw.errors import ConfigError, Interrupted, ResourceError
+from hsw.output import secure_logging
 from hsw.run.status import JobOutcome, read_status, stored_identity, write_status
 from hsw.run.trace import log_error
 from hsw.sweep.callback import reporting
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 @hydra.main(**VERSION_BASE, config_path=str(conf_folder()), config_name="config")
 def _hydra_main(config: DictConfig) -> None:
     logging.captureWarnings(True)
+    secure_logging()
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
     if in_sweep():

@@ -16,6 +16,7 @@ from hsw.env.life import is_ours
 from hsw.env.place import env_error
 from hsw.env.wrappers import packed, unpacked, with_state, with_statistics
 from hsw.errors import EnvError
+from hsw.output import secure_streams
 from hsw.seeding import derive_seed
 from hsw.spaces import SpaceSpec, read_space
 
@@ -164,8 +165,9 @@ class EpisodeFactory:
 
 def become_worker() -> None:
     """Signals are the trainer's to handle (a cluster sends them to the whole group), and no worker outlives it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    secure_streams()
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, signal.SIG_IGN)
     libc = ctypes.CDLL(None, use_errno=True)
     if hasattr(libc, "prctl"):  # Linux: PR_SET_PDEATHSIG
         libc.prctl(1, signal.SIGKILL)

@@ -75,7 +75,7 @@ class RunFolder:
             ResourceError: If the disk does not take it.
         """
         try:
-            (self.path / name).write_text(text)
+            (self.path / name).write_text(text, encoding="utf-8", errors="surrogateescape")
         except OSError as error:
             raise ResourceError(f"cannot write {self.path / name}: {error.strerror or error}") from error
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hsw.errors import HswError, NonFiniteError, ResourceError
+from hsw.output import Service
 from hsw.run import checkpoint
 from hsw.run.folder import RunFolder
 from hsw.run.metrics import LoggerLike, Metrics
@@ -72,7 +73,7 @@ class Run:
     def start(self, num_train_steps: int, step: int) -> None:
         """Begin to log and to show progress."""
         self.session += 1
-        self.progress = Progress(num_train_steps, quiet=self.quiet)
+        self.progress = cast(Progress, Service(Progress(num_train_steps, quiet=self.quiet), "the progress line"))
         self.every_checkpoint.done(step)
         if self.folder:
             checkpoint.sweep_unfinished(self.folder.checkpoints)
