@@ -14,9 +14,9 @@ from hsw.bounds import Range
 from hsw.env.adapt import adapt, adapt_episodes
 from hsw.env.envpool import make_envpool_backend
 from hsw.env.episode import EpisodeFactory
+from hsw.env.life import construction
 from hsw.env.place import REFUSALS, config_error, env_error
 from hsw.env.serial import SerialVectorEnv
-from hsw.env.life import construction
 from hsw.env.vector import VectorEnv
 from hsw.env.workers import WorkerVectorEnv
 from hsw.env.wrappers import Wrapped, Wrapper, chosen

@@ -109,7 +109,9 @@ class Watch:
         stop = [signum for signum in self.unheard if signum in STOPS]
         why = f"stopped by signal {stop[0]}: " if stop else ""
         saved = self.told.get("saved")
-        lost = f"the last checkpoint is of step {saved}, and what came after it is lost" if saved else "nothing is saved"
+        lost = (
+            f"the last checkpoint is of step {saved}, and what came after it is lost" if saved else "nothing is saved"
+        )
         sentence = f"{why}the process hangs in C, where no signal reaches it, and is killed; {lost}"
         with contextlib.suppress(OSError):
             os.kill(self.pid, signal.SIGKILL)

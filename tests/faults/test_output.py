@@ -87,7 +87,9 @@ def test_how_a_run_ended_is_told_by_a_disk_that_takes_no_new_file(tmp_path: Path
     assert os.listdir(tmp_path) == ["status.json"]
 
 
-@pytest.mark.parametrize("text", ["\x1b[2Jgone", "\x9b31m", "a\x07b", "\x1b]0;title\x07", "line\r\x1b[Aover", "\u202eevil"])
+@pytest.mark.parametrize(
+    "text", ["\x1b[2Jgone", "\x9b31m", "a\x07b", "\x1b]0;title\x07", "line\r\x1b[Aover", "\u202eevil"]
+)
 def test_what_came_from_outside_commands_no_terminal(text: str, tmp_path: Path, monkeypatch: Any) -> None:
     def fail() -> None:
         raise ValueError(text)

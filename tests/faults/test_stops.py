@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hsw.run import guardian
 from hsw.run.checkpoint import list_checkpoints
 from tests.faults.test_life import status
 from tests.runs import TINY, finish, newest, run_dir, start, wait_for
