@@ -10,12 +10,13 @@ from typing import Any
 from hsw import ending
 
 AGAIN = 1.0  # seconds from an alarm to the next: the code may have swallowed the first
-PATIENCE = 5  # alarms that may be swallowed
-AT_STOP = 5.0  # seconds that are left to a call once the run was asked to stop
+PATIENCE, PATIENCE_AT_STOP = 5, 2  # alarms that may be swallowed
+AT_STOP = 4.0  # seconds that are left to a call once the run was asked to stop
 
 _MAIN = threading.main_thread().ident
 _running: Deadline | None = None
 _hurry: float | None = None
+_stop_code: int | None = None
 _previous: Any = None
 _users = 0
 _heard: Callable[[int], None] | None = None
@@ -95,8 +96,11 @@ class Deadline:
     def ring(self) -> None:
         """The alarm."""
         self._alarms += 1
-        if self._alarms > PATIENCE:
-            ending.end_now(self.exit_code, f"{self.what} took longer than {self.limit:g} s and does not let go")
+        if self._alarms > (PATIENCE if _stop_code is None else PATIENCE_AT_STOP):
+            sentence = f"{self.what} took longer than {self.limit:g} s and does not let go"
+            if _stop_code is None:
+                ending.end_now(self.exit_code, sentence)
+            ending.end_now(_stop_code, f"stopped by signal {_stop_code - 128}: {sentence}")
         raise Overdue(self.limit or 0.0)
 
 
@@ -105,16 +109,27 @@ def running() -> Deadline | None:
     return _running
 
 
-def hurry(seconds: float | None = AT_STOP) -> None:
-    """Leave the body that runs, and each that begins from now on, no more than this; None ends the hurry."""
-    global _hurry
-    _hurry = seconds
+def hurry(code: int, seconds: float = AT_STOP) -> None:
+    """Leave the body that runs, and each that begins from now on, no more than this, because the run is to stop.
+
+    Args:
+        code: With which the process then ends.
+        seconds: The limit.
+    """
+    global _hurry, _stop_code
+    _hurry, _stop_code = seconds, code
     deadline = _running
-    if deadline is not None and seconds is not None:
+    if deadline is not None:
         left, _ = signal.getitimer(signal.ITIMER_REAL)
         if not left or left > seconds:
             deadline.limit = seconds
             signal.setitimer(signal.ITIMER_REAL, seconds, AGAIN)
+
+
+def no_hurry() -> None:
+    """Whoever had to stop has stopped."""
+    global _hurry, _stop_code
+    _hurry = _stop_code = None
 
 
 def on_heard(tell: Callable[[int], None] | None) -> None:

@@ -81,10 +81,22 @@ def secure_logging() -> None:
     for handler in (*logging.getLogger().handlers, *log.handlers):
         if handler.__dict__.get("handleError") is None:
             handler.handleError = _Failed(handler)  # type: ignore[method-assign]
+            handler.setFormatter(_Printable(handler.formatter))
         stream = getattr(handler, "stream", None)
         if isinstance(handler, logging.FileHandler) and isinstance(stream, io.TextIOWrapper):
             with contextlib.suppress(OSError, ValueError):
                 stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+
+
+class _Printable(logging.Formatter):
+    """A formatter whose text commands no terminal."""
+
+    def __init__(self, formatter: logging.Formatter | None) -> None:
+        super().__init__()
+        self._formatter = formatter or logging.Formatter()
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(self._formatter.format(record))
 
 
 class _Failed:

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 
 from hsw.env.episode import EpisodeFactory
@@ -110,6 +111,11 @@ def remaker(env: Any, num_envs: int) -> Callable[..., VectorEnv]:
 def adapt(vector: Any, *, exact: bool = False, goals: Goals | None = None, **options: Any) -> VectorEnv:
     """A VectorEnv around a vector environment of Gymnasium's; options are VectorEnv's."""
     actions = vector.single_action_space
+    if isinstance(actions, gym.spaces.Box) and actions.shape in ((), (0,)):
+        raise ConfigError(
+            f"a Box action space of shape {actions.shape} has no numbers to choose; it needs (1,) or more"
+        )
+    _refuse_starts(vector.single_observation_space)
     return VectorEnv(
         vector,
         read_space(vector.single_observation_space),
@@ -120,6 +126,17 @@ def adapt(vector: Any, *, exact: bool = False, goals: Goals | None = None, **opt
         goals=goals,
         **options,
     )
+
+
+def _refuse_starts(space: gym.Space[Any]) -> None:
+    """Categories are observed as one-hot vectors, which count from 0."""
+    parts = space.spaces.values() if isinstance(space, gym.spaces.Dict) else ()
+    for part in parts:
+        _refuse_starts(part)
+    if np.any(getattr(space, "start", 0)):
+        raise ConfigError(
+            f"the observation space {space} must count from 0; wrap the environment to subtract its start"
+        )
 
 
 def adapt_episodes(vector: SerialVectorEnv | WorkerVectorEnv, first: Callable[[], Any], **options: Any) -> VectorEnv:

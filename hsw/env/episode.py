@@ -88,7 +88,12 @@ class EpisodeEnv(gym.Wrapper[Any, Any, Any, Any]):
             reward = float(reward)
         except (TypeError, ValueError):
             raise EnvError(f"environment {self.index}: the reward must be a number, got {reward!r}") from None
-        if not (type(obs) is np.ndarray and obs.dtype == self._dtype and obs.shape == self._spec.shape):
+        if not (
+            type(obs) is np.ndarray
+            and obs.dtype == self._dtype
+            and obs.shape == self._spec.shape
+            and not self._spec.nvec
+        ):
             obs = self._checked(self._spec, obs)
         return obs, reward, bool(terminated), bool(truncated), info
 
@@ -137,7 +142,13 @@ class EpisodeEnv(gym.Wrapper[Any, Any, Any, Any]):
                 self._cast.add(name)
                 warnings.warn(f"{name} is {obs.dtype} and is cast to its space's {spec.dtype}", stacklevel=2)
             obs = obs.astype(spec.dtype)
+        if spec.nvec and not ((obs >= 0) & (obs < spec.nvec)).all():
+            raise EnvError(f"environment {self.index}: {name} is {obs}, its space says 0 to {_tops(spec)}")
         return obs
+
+
+def _tops(spec: SpaceSpec) -> str:
+    return ", ".join(str(n - 1) for n in spec.nvec)
 
 
 class EpisodeFactory:

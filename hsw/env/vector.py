@@ -18,6 +18,8 @@ from hsw.env.normalize import RewardNormalizer, make_obs_normalizers, normalized
 from hsw.errors import EnvError
 from hsw.spaces import SpaceSpec, policy_space, tree_map
 
+_LARGE = 1e76  # of a sum of squares
+
 
 class Step(NamedTuple):
     """One row of every environment. obs is where the action led; where valid is False the row was a reset."""
@@ -100,6 +102,7 @@ class VectorEnv:
         self._obs_normalizers = make_obs_normalizers(spec, training) if normalize_obs else {}
         self.observation_space = normalized_space(spec) if normalize_obs else spec
         self._reward_normalizer = RewardNormalizer(self.num_envs, discount) if normalize_reward else None
+        self._counts_games = getattr(backend, "counts_games", False)
         self._obs: Any = None  # the backend's last observation
         self._dones = np.zeros(self.num_envs, bool)
         self._returns = np.zeros(self.num_envs)
@@ -149,12 +152,9 @@ class VectorEnv:
         rewards = rewards * valid
         terminateds, truncateds = terminateds & valid, truncateds & valid
         dones = terminateds | truncateds
-        # The sum is finite if all numbers are (short of an overflow, which the second look sorts out).
-        if not math.isfinite(np.add.reduce(rewards)) and not np.isfinite(rewards).all():
-            index = int(np.argmin(np.isfinite(rewards)))
-            raise EnvError(
-                f"environment {index}: the reward is {rewards[index]} after {self._lengths[index] + 1} steps"
-            )
+        # The squares' sum tells of NaN, of infinite numbers, and of those that float32 does not hold.
+        if not np.dot(rewards, rewards) < _LARGE:
+            self._check_rewards(rewards)
         self._count(rewards, dones, valid, truncateds, info)
         if self.exact:
             self._running.remember(env_actions, valid)
@@ -290,11 +290,21 @@ class VectorEnv:
                 steps = int(self._lengths[index])
                 raise EnvError(f"environment {index}: {name} has a NaN or infinite number after {steps} steps")
 
+    def _check_rewards(self, rewards: np.ndarray) -> None:
+        fine = np.abs(rewards) <= np.finfo(np.float32).max
+        if not fine.all():
+            index = int(np.argmin(fine))
+            steps = self._lengths[index] + 1
+            raise EnvError(
+                f"environment {index}: the reward is {rewards[index]} after {steps} steps, and must be a number that "
+                "float32 holds"
+            )
+
     def _count(
         self, rewards: np.ndarray, dones: np.ndarray, valid: np.ndarray, truncateds: np.ndarray, info: dict[str, Any]
     ) -> None:
         ends = dones
-        if "lives" in info and "terminated" in info:  # EnvPool's Atari: a lost life ends no episode of the game
+        if self._counts_games:  # EnvPool's Atari: a lost life ends no episode of the game
             rewards = info["reward"] * valid
             ends = (info["terminated"].astype(bool) & valid) | truncateds
         self._returns += rewards

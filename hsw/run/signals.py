@@ -40,7 +40,7 @@ class StopSignals:
         for signum, handler in self._previous.items():
             signal.signal(signum, handler)  # type: ignore[arg-type]
         if self._previous:
-            deadline.hurry(None)
+            deadline.no_hurry()
         self._previous.clear()
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
@@ -53,4 +53,4 @@ class StopSignals:
         elif signum == signal.SIGINT and time.monotonic() - self._asked > _ONE_SIGNAL:
             ending.end_now(128 + signum, "stopped at once by a second SIGINT")
         self.requested = signum
-        deadline.hurry()
+        deadline.hurry(128 + signum)

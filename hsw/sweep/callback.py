@@ -25,6 +25,7 @@ from hsw.cli.main import JobError
 from hsw.config.resolvers import job_name
 from hsw.config.settings import CHANGEABLE, root_key
 from hsw.errors import ConfigError, Interrupted, ResourceError, SweepError
+from hsw.output import printable
 from hsw.run.folder import write_whole
 from hsw.run.status import JobOutcome
 from hsw.run.watched import guarded
@@ -88,7 +89,7 @@ class Sweep:
         outcomes, signum = self.outcomes(), self.mailbox.stopped()
         if error is not None and not signum and all(outcome.status == "not started" for outcome in outcomes):
             return  # the command line is wrong, and the error says how
-        print(as_text(outcomes), flush=True)
+        print(printable(as_text(outcomes)), flush=True)
         path = self.folder / "jobs.csv"
         with contextlib.suppress(ResourceError):
             write_whole(path, as_csv(outcomes).encode())

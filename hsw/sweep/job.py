@@ -13,6 +13,7 @@ from types import FrameType
 from hsw import deadline
 from hsw.cli.main import describe
 from hsw.errors import Interrupted
+from hsw.output import one_line
 from hsw.run.status import JobOutcome
 from hsw.sweep.mailbox import VARIABLE, Mailbox
 
@@ -62,7 +63,7 @@ def run_job(run: Callable[[], JobOutcome], name: str, number: int, fail_fast: bo
         if began:
             log.error(outcome.error, exc_info=stop if str(outcome.error).startswith("unexpected ") else None)
         else:  # the folder with its log may be another's
-            print(f"job {number}: {outcome.error}", flush=True)
+            print(f"job {number}: {one_line(str(outcome.error))}", flush=True)
         if fail_fast:
             mailbox.stop(0)
     outcome.job = name
@@ -87,14 +88,14 @@ def stoppable() -> Iterator[None]:
         for other in asked:  # a terminal's, and then the sweep's own
             signal.signal(other, signal.SIG_IGN)
         signum = signal.SIGTERM if signum == signal.SIGHUP else signum
-        deadline.hurry()  # an environment may take the Interrupted for one of its own errors
+        deadline.hurry(128 + signum)  # an environment may take the Interrupted for one of its own errors
         raise Interrupted(f"stopped by signal {signum} before training", signum)
 
     previous = {signum: signal.signal(signum, handle) for signum in asked}
     try:
         yield
     finally:
-        deadline.hurry(None)
+        deadline.no_hurry()
         for signum, handler in previous.items():
             # In a worker, SIGTERM waits until the row is written; and Ctrl-C, which also reaches workers that are idle,
             # is for the sweep to handle.

@@ -53,11 +53,10 @@ def swallow_once() -> None:
 
 
 def hang_in_c() -> None:
-    """Hangs in C, which gives the interpreter free."""
-    libc = ctypes.CDLL(None)
-    while True:  # signals end the sleep, and Python does not look at them in here
-        if libc.sleep(3600) == 0:
-            return
+    """Waits in C for a lock that is never free; other threads run meanwhile."""
+    libc, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(128)
+    libc.pthread_mutex_lock(mutex)
+    libc.pthread_mutex_lock(mutex)
 
 
 def hang_with_lock() -> None:
