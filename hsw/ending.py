@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 _exit = os._exit  # environments may get to see another one, see hsw.env.life
+strays: list[threading.Thread] = []  # that would keep the process alive, and are known to be nobody's
 _witnesses: list[Callable[[int, str], str]] = []
 
 

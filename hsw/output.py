@@ -17,11 +17,10 @@ _lost: list[str] = []  # what was switched off, for whom it may concern
 class _Raw(io.FileIO):
     """A descriptor of the process. The first write that fails points it at /dev/null, for children and C as well."""
 
-    def write(self, content: Any) -> int | None:
+    def write(self, content: Any) -> int:
         try:
-            return super().write(content)
-        except BlockingIOError:
-            raise
+            written = super().write(content)
+            return len(content) if written is None else written  # None: it does not block, and is full
         except OSError as error:
             switch_off(self.fileno(), error)
             return len(content)
@@ -70,7 +69,6 @@ def secure_streams() -> None:
             line_buffering=terminal or name == "stderr",
             write_through=name == "stderr",
         )
-        safe.mode = "w"  # type: ignore[attr-defined]
         setattr(sys, name, safe)
         setattr(sys, f"__{name}__", safe)
 

@@ -12,7 +12,7 @@ import hsw
 ROOT = Path(hsw.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 GROUND = {"", "spaces", "append_log", "returns", "moments", "errors", "seeding", "bounds", "device", "schedule"}
-GROUND |= {"signatures"}
+GROUND |= {"signatures", "deadline", "ending", "output"}
 ENTRY = {path.stem for path in ROOT.glob("*.py")} - GROUND - {"__init__"}
 # From the ground upwards; the rooms of one floor do not import one another.
 FLOORS = [

@@ -8,13 +8,11 @@ import logging
 import os
 import re
 import sys
-import threading
-import time
 import traceback
 from collections.abc import Callable, Sequence
 from typing import NoReturn
-from concurrent.futures import thread as pools
 
+from hsw import ending
 from hsw.cli.explain import explain
 from hsw.errors import ConfigError, HswError, Interrupted
 from hsw.output import one_line, secure_streams
@@ -95,13 +93,8 @@ class _Job(BaseException):
 
 
 def _leave(code: int) -> None:
-    """End the process with a code, also where a thread that someone has left would keep it alive."""
-    main = threading.main_thread()
-    left = [t for t in threading.enumerate() if not t.daemon and t is not main and t not in pools._threads_queues]
-    end = time.monotonic() + 2.0
-    for thread in left:
-        thread.join(max(0.0, end - time.monotonic()))
-    if any(thread.is_alive() for thread in left) and threading.current_thread() is main and _is_process():
+    """End the process with a code, also where a thread that an environment has left would keep it alive."""
+    if any(thread.is_alive() for thread in ending.strays) and _is_process():
         logging.shutdown()
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):

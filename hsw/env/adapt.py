@@ -112,9 +112,7 @@ def adapt(vector: Any, *, exact: bool = False, goals: Goals | None = None, **opt
     """A VectorEnv around a vector environment of Gymnasium's; options are VectorEnv's."""
     actions = vector.single_action_space
     if isinstance(actions, gym.spaces.Box) and actions.shape in ((), (0,)):
-        raise ConfigError(
-            f"a Box action space of shape {actions.shape} has no numbers to choose; it needs (1,) or more"
-        )
+        raise ConfigError(f"a Box action space of shape {actions.shape} has nothing to choose; it needs (1,) or more")
     _refuse_starts(vector.single_observation_space)
     return VectorEnv(
         vector,
@@ -134,9 +132,7 @@ def _refuse_starts(space: gym.Space[Any]) -> None:
     for part in parts:
         _refuse_starts(part)
     if np.any(getattr(space, "start", 0)):
-        raise ConfigError(
-            f"the observation space {space} must count from 0; wrap the environment to subtract its start"
-        )
+        raise ConfigError(f"the observation space {space} must count from 0; wrap the environment, to subtract")
 
 
 def adapt_episodes(vector: SerialVectorEnv | WorkerVectorEnv, first: Callable[[], Any], **options: Any) -> VectorEnv:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import multiprocessing
 import signal
 import warnings
 from collections.abc import Callable, Sequence
@@ -158,8 +157,6 @@ class EpisodeFactory:
         self.make, self.index, self.seed = make, index, seed
 
     def __call__(self) -> EpisodeEnv:
-        if multiprocessing.parent_process() is not None:
-            become_worker()
         return EpisodeEnv(self.build(), self.index, self.seed)
 
     def build(self) -> Any:

@@ -19,6 +19,7 @@ from hsw import deadline, ending
 from hsw.deadline import Deadline, Overdue
 from hsw.errors import EnvError, EnvHangs, Interrupted
 
+_active: dict[int, threading.Thread] = vars(threading)["_active"]  # active_count takes a lock, twice in every row
 _LAST_WORD = 2.0  # seconds for an environment to close that hung before, or while the run stops
 
 
@@ -76,10 +77,12 @@ class Life:
         end = time.monotonic() + 1.0
         for thread in self.threads:
             thread.join(max(0.0, end - time.monotonic()))
-        left = [thread.name for thread in self.threads if thread.is_alive() and thread not in pools._threads_queues]
+        left = [thread for thread in self.threads if thread.is_alive() and thread not in pools._threads_queues]
         self.threads.clear()
         if left:
-            raise EnvError(f"the environments left threads running after close: {', '.join(left)}; make them daemons")
+            ending.strays.extend(left)
+            names = ", ".join(thread.name for thread in left)
+            raise EnvError(f"the environments left threads running after close: {names}; make them daemons")
 
     def last_word(self) -> None:
         """Leave close little time, where there is no hope."""
@@ -95,7 +98,7 @@ class Life:
     def __enter__(self) -> None:
         self._torch = torch.is_grad_enabled(), torch.get_default_dtype()
         self._process = _process_state() if self._what != "step" else None
-        if len(threading._active) != len(self._known):  # active_count would take a lock twice in every row
+        if len(_active) != len(self._known):
             self._known = set(threading.enumerate())
         self._deadline.__enter__()
 
@@ -103,7 +106,7 @@ class Life:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._deadline.__exit__()
-        if len(threading._active) > len(self._known):
+        if len(_active) > len(self._known):
             begun = set(threading.enumerate()) - self._known
             self.threads += [thread for thread in begun if not thread.daemon]
         changed = ""
@@ -213,14 +216,14 @@ class _Exit:
         if life not in cls.users:
             cls.users.append(life)
         cls.pid = os.getpid()
-        os._exit = cls.call  # type: ignore[assignment]
+        os._exit = cls.call
 
     @classmethod
     def put_back(cls, life: Life) -> None:
         if life in cls.users:
             cls.users.remove(life)
         if not cls.users:
-            os._exit = ending._exit  # type: ignore[assignment]
+            os._exit = ending._exit
 
     @classmethod
     def call(cls, status: int) -> NoReturn:

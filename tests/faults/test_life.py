@@ -1,4 +1,4 @@
-"""Environments that hang, exit, or leave something behind, at any moment of their life: code 3, one sentence, in time."""
+"""Environments that hang, exit, or leave something behind, at any moment of their life: code 3, in time."""
 
 from __future__ import annotations
 
