@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
-_exit = os._exit  # environments may get to see another one, see hsw.env.life
+leave = os._exit  # environments may get to see another one, see hsw.env.life
 strays: list[threading.Thread] = []  # that would keep the process alive, and are known to be nobody's
 _witnesses: list[Callable[[int, str], str]] = []
 
@@ -36,4 +36,4 @@ def end_now(code: int, sentence: str) -> NoReturn:
         with contextlib.suppress(OSError):
             os.write(2, f"hsw: {sentence}\n".encode(errors="backslashreplace"))
     finally:
-        _exit(code)
+        leave(code)

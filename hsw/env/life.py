@@ -223,11 +223,11 @@ class _Exit:
         if life in cls.users:
             cls.users.remove(life)
         if not cls.users:
-            os._exit = ending._exit
+            os._exit = ending.leave
 
     @classmethod
     def call(cls, status: int) -> NoReturn:
         theirs = deadline.running() is not None and threading.current_thread() is threading.main_thread()
         if theirs and os.getpid() == cls.pid:  # a forked child ends as it likes
             raise ExitCalled(f"os._exit({status})")
-        ending._exit(status)
+        ending.leave(status)
