@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +19,7 @@ _running: Deadline | None = None
 _hurry: float | None = None
 _stop_code: int | None = None
 _previous: Any = None
-_users = 0
+_users: weakref.WeakSet[Deadline] = weakref.WeakSet()  # one that nobody closes counts until it is gone
 _heard: Callable[[int], None] | None = None
 
 
@@ -52,22 +53,21 @@ class Deadline:
 
     def open(self) -> None:
         """Take the alarm."""
-        global _users, _previous
-        if self._open or threading.current_thread() is not threading.main_thread():
+        global _previous
+        if threading.current_thread() is not threading.main_thread():
             return
-        if _users == 0:
+        if signal.getsignal(signal.SIGALRM) is not _ring:  # also if someone else took it meanwhile
             _previous = signal.signal(signal.SIGALRM, _ring)
-        _users += 1
+        _users.add(self)
         self._open = True
 
     def close(self) -> None:
         """Give the alarm back."""
-        global _users
         if not self._open or threading.current_thread() is not threading.main_thread():
             return
-        _users -= 1
+        _users.discard(self)
         self._open = False
-        if _users == 0:
+        if not _users and signal.getsignal(signal.SIGALRM) is _ring:
             signal.signal(signal.SIGALRM, _previous or signal.SIG_DFL)
 
     def __enter__(self) -> Deadline:

@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hsw.agent.protocols import ActingPolicy, ActorMemory, ActorPolicy, Weighted
 from hsw import ending
+from hsw.agent.protocols import ActingPolicy, ActorMemory, ActorPolicy, Weighted
 from hsw.env import VectorEnv
 from hsw.env.episode import become_worker
 from hsw.errors import ConfigError, HswError, NonFiniteError

@@ -100,7 +100,8 @@ def _leave(code: int) -> None:
             with contextlib.suppress(Exception):
                 stream.flush()
         os._exit(code)
-    sys.exit(code)
+    if code:
+        sys.exit(code)
 
 
 def _is_process() -> bool:

@@ -8,10 +8,11 @@ import os
 import signal
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import thread as pools
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import torch
 
@@ -208,20 +209,18 @@ def _restore_process(before: tuple[Any, ...]) -> str:
 class _Exit:
     """os._exit, which no one can catch, while environments are open: in their code it raises ExitCalled."""
 
-    users: list[Life] = []  # noqa: RUF012, of the process
+    users: ClassVar[weakref.WeakSet[Life]] = weakref.WeakSet()
     pid = 0
 
     @classmethod
     def replace(cls, life: Life) -> None:
-        if life not in cls.users:
-            cls.users.append(life)
+        cls.users.add(life)
         cls.pid = os.getpid()
         os._exit = cls.call
 
     @classmethod
     def put_back(cls, life: Life) -> None:
-        if life in cls.users:
-            cls.users.remove(life)
+        cls.users.discard(life)
         if not cls.users:
             os._exit = ending.leave
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from hsw.cli.main import describe
-from hsw.env import as_vector_env
+from hsw.env import VectorEnv, as_vector_env
 from hsw.errors import ConfigError, EnvError
 from tests.envs import Counter
 from tests.runs import TINY, agent_of, call, run_dir
@@ -41,6 +41,20 @@ def strange(obs: Any = None, actions: Any = None, step: Callable[[Any], Any] = l
     return Strange
 
 
+@pytest.fixture(autouse=True)
+def _closed() -> Iterator[None]:
+    yield
+    while OPENED:
+        OPENED.pop().close()
+
+
+def opened(make: Any, **options: Any) -> VectorEnv:
+    """An environment that is closed after the test."""
+    OPENED.append(as_vector_env(make, **options))
+    return OPENED[-1]
+
+
+OPENED: list[VectorEnv] = []
 REFUSED = [
     (strange(obs=spaces.Discrete(3, start=-2)), "count from 0"),
     (strange(obs=spaces.Dict(a=spaces.MultiDiscrete([2, 2], start=[0, 1]))), "count from 0"),
@@ -78,20 +92,20 @@ def test_unusual_spaces_train(obs: Any, actions: Any, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("reward", [1e39, -1e39, float("inf"), float("nan")])
 def test_a_reward_that_float32_does_not_hold_is_named_as_the_reward(reward: float) -> None:
-    env = as_vector_env(strange(step=lambda row: (row[0], reward, *row[2:])), num_envs=2)
+    env = opened(strange(step=lambda row: (row[0], reward, *row[2:])), num_envs=2)
     env.reset()
     with pytest.raises(EnvError, match="environment 0: the reward is"):
         env.step(np.zeros(2, np.int64))
 
 
 def test_a_large_reward_is_one() -> None:
-    env = as_vector_env(strange(step=lambda row: (row[0], 3e38, *row[2:])), num_envs=2)
+    env = opened(strange(step=lambda row: (row[0], 3e38, *row[2:])), num_envs=2)
     env.reset()
     assert (env.step(np.zeros(2, np.int64)).rewards == np.float32(3e38)).all()
 
 
 def test_a_category_beyond_its_space_is_the_environments_fault() -> None:
-    env = as_vector_env(strange(spaces.Discrete(3)))
+    env = opened(strange(spaces.Discrete(3)))
     env.reset()
     first = env._backend.backend.envs[0]
     first.env.observe = lambda: 3
@@ -100,7 +114,7 @@ def test_a_category_beyond_its_space_is_the_environments_fault() -> None:
 
 
 def test_infos_that_look_like_those_of_atari_count_for_nothing() -> None:
-    env = as_vector_env(strange(step=lambda row: (*row[:4], {"lives": 3, "terminated": True, "reward": 7.0})))
+    env = opened(strange(step=lambda row: (*row[:4], {"lives": 3, "terminated": True, "reward": 7.0})))
     env.reset()
     for _ in range(5):
         env.step(np.zeros(1, np.int64))

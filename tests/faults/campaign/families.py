@@ -92,6 +92,8 @@ def kills(rng: random.Random, store: Store) -> str:
         check_folder(run)
         if not list_checkpoints(run / "checkpoints"):
             return f"{recipe} by signal {signum} before a checkpoint"
+        if newest(run)["step"] >= 500:
+            return f"{recipe} by signal {signum} at its very end"
         again = fork(place, f"resume={run}", "allow=[tests]", "quiet=true")
         check_end(again, again.wait(), {0}, run)
         if recipe in EXACT:
