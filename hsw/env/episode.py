@@ -96,6 +96,13 @@ class EpisodeEnv(gym.Wrapper[Any, Any, Any, Any]):
             obs = self._checked(self._spec, obs)
         return obs, reward, bool(terminated), bool(truncated), info
 
+    def close(self) -> None:
+        """Close the environment; what it raises is said, and spoils no run that is over."""
+        try:
+            super().close()
+        except Exception as error:
+            warnings.warn(f"environment {self.index}: close raised {type(error).__name__}: {error}", stacklevel=2)
+
     def _replay(self, episode: int, actions: Sequence[Any]) -> tuple[Any, dict[str, Any]]:
         self.episode = episode - 1
         obs, info = self.reset()

@@ -53,6 +53,7 @@ class Watch:
             self._ends = [os.pidfd_open(pid)]
 
     def run(self) -> None:
+        sweep_shared_memory()  # of those whose guardian was killed with them
         while not self.told.get("done") and self._lives():
             # A process that the run has forked may hold the other ends open: their closing would not tell of its end.
             ready, _, _ = select.select([self.signals, self.news, *self._ends], [], [], self._wait())

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hsw.errors import ConfigError
+from hsw.run import guardian
 from hsw.run.checkpoint import list_checkpoints
 from hsw.run.folder import RunFolder
 from hsw.run.watched import own_folder
