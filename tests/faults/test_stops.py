@@ -119,7 +119,7 @@ def test_a_guardian_ends_with_its_process_and_kills_none_that_ended_well(tmp_pat
         "import subprocess, sys\n"
         "from hsw.run.watched import guarded\n"
         "with guarded() as beside:\n"
-        "    child = subprocess.Popen(['sleep', '3600'])\n"
+        "    child = subprocess.Popen(['sleep', '3600'], stdout=subprocess.DEVNULL)\n"
         "    print(beside._process.pid, child.pid, flush=True)\n"
         "    sys.stdin.readline()\n"
     )
