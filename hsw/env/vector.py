@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,14 +10,12 @@ import torch
 
 from hsw.env.actions import ActionCast
 from hsw.env.autoreset import in_next_step_mode
+from hsw.env.finite import check_finite, check_rewards
 from hsw.env.frames import FrameStack
 from hsw.env.goals import GoalFunction, GoalFunctions, read_success
 from hsw.env.history import RunningEpisodes
 from hsw.env.normalize import RewardNormalizer, make_obs_normalizers, normalized_space
-from hsw.errors import EnvError
 from hsw.spaces import SpaceSpec, policy_space, tree_map
-
-_LARGE = 1e76  # of a sum of squares
 
 
 class Step(NamedTuple):
@@ -152,9 +149,7 @@ class VectorEnv:
         rewards = rewards * valid
         terminateds, truncateds = terminateds & valid, truncateds & valid
         dones = terminateds | truncateds
-        # The squares' sum tells of NaN, of infinite numbers, and of those that float32 does not hold.
-        if not np.dot(rewards, rewards) < _LARGE:
-            self._check_rewards(rewards)
+        check_rewards(rewards, self._lengths)
         self._count(rewards, dones, valid, truncateds, info)
         if self.exact:
             self._running.remember(env_actions, valid)
@@ -256,7 +251,7 @@ class VectorEnv:
     def _observe(self, obs: Any, fresh: np.ndarray, dones: np.ndarray) -> Any:
         # A copy of our own: some backends and environments write the next observation over the last.
         self._obs = obs = tree_map(np.array, obs, self._dtypes)
-        self._check_finite(obs)
+        check_finite(obs, self._lengths)
         if self._frames:
             obs = self._frames(obs, fresh)
         return self.normalized(obs, ~dones)  # one that ends an episode starts no row in which an action counts
@@ -277,28 +272,6 @@ class VectorEnv:
     def actions_to_env(self, actions: np.ndarray) -> np.ndarray:
         """A policy's actions, [B, *action_shape], as the environments take them: clipped, from their first one on."""
         return self._to_env(actions, len(actions))
-
-    def _check_finite(self, obs: Any, name: str = "the observation") -> None:
-        if isinstance(obs, dict):
-            for key, part in obs.items():
-                self._check_finite(part, f"obs[{key!r}]")
-        # The sum is finite if all numbers are (short of an overflow, which the second look sorts out).
-        elif obs.dtype.kind == "f" and not math.isfinite(np.add.reduce(obs, axis=None)):
-            finite = np.isfinite(obs).reshape(len(obs), -1).all(1)
-            if not finite.all():
-                index = int(np.argmin(finite))
-                steps = int(self._lengths[index])
-                raise EnvError(f"environment {index}: {name} has a NaN or infinite number after {steps} steps")
-
-    def _check_rewards(self, rewards: np.ndarray) -> None:
-        fine = np.abs(rewards) <= np.finfo(np.float32).max
-        if not fine.all():
-            index = int(np.argmin(fine))
-            steps = self._lengths[index] + 1
-            raise EnvError(
-                f"environment {index}: the reward is {rewards[index]} after {steps} steps, and must be a number that "
-                "float32 holds"
-            )
 
     def _count(
         self, rewards: np.ndarray, dones: np.ndarray, valid: np.ndarray, truncateds: np.ndarray, info: dict[str, Any]

@@ -58,8 +58,6 @@ def run_job(run: Callable[[], JobOutcome], name: str, number: int, fail_fast: bo
             mailbox.stop(signum)
     elif stop is not None:
         outcome.note = outcome.error
-        if not isinstance(stop, Exception):
-            raise stop
         if began:
             log.error(outcome.error, exc_info=stop if str(outcome.error).startswith("unexpected ") else None)
         else:  # the folder with its log may be another's

@@ -106,4 +106,7 @@ def test_a_job_that_exits_is_a_failure_in_status_and_exit_code_alike(tmp_path: P
 
     monkeypatch.setattr(PPO, "update", lambda *_: sys.exit(0))
     assert call(*TINY, run_dir(tmp_path)).code == 1
-    assert json.loads((tmp_path / "status.json").read_bytes())["exit_code"] == 1
+    told = json.loads((tmp_path / "status.json").read_bytes())
+    assert (told["status"], told["exit_code"]) == ("failed", 1)
+    sweep = call("--multirun", *TINY, "seed=1,2", f"hydra.sweep.dir={tmp_path}/sweep")
+    assert sweep.refused(1, "2 of 2 jobs failed")
