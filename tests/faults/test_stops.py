@@ -37,7 +37,7 @@ CASES = [
     pytest.param("hang", "HUP", 143, marks=pytest.mark.slow),
     pytest.param("hang", "INT", 130, marks=pytest.mark.slow),
     pytest.param("swallow_all", "TERM", 143, marks=pytest.mark.slow),
-    ("hang_in_c", "TERM", 143),
+    pytest.param("hang_in_c", "TERM", 143, marks=pytest.mark.slow),
     ("hang_with_lock", "TERM", -signal.SIGKILL),
 ]
 

@@ -17,8 +17,15 @@ def store() -> Iterator[Store]:
     made.close()
 
 
+LONGER = [("environments", 2), ("limits", 0), ("kills", 2), ("streams", 1), ("links", 0)]
+
+
 @pytest.mark.parametrize(
-    ("family", "number"), [*(("environments", seed) for seed in range(3)), ("kills", 1), ("streams", 0), ("limits", 0)]
+    ("family", "number"),
+    [
+        *(("environments", 0), ("environments", 1), ("kills", 1), ("streams", 0)),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in LONGER),
+    ],
 )
 def test_a_case_survives(family: str, number: int, store: Store) -> None:
     FAMILIES[family][0](random.Random(f"{family}:{number}"), store)
