@@ -73,7 +73,7 @@ def outcome_of(agent: Agent | None, error: BaseException | None) -> JobOutcome:
     """How a run went that has ended."""
     outcome = JobOutcome("done", 0)
     if error is not None:
-        outcome.status = "failed" if isinstance(error, Exception) else "interrupted"
+        outcome.status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
         (outcome.error, outcome.exit_code), outcome.cause = describe(error), error
     if agent is not None:
         outcome.steps, outcome.score = agent.step, agent.last_score

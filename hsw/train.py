@@ -30,15 +30,17 @@ from hsw.config.folders import with_folders
 from hsw.config.hydra_versions import VERSION_BASE, trusting
 from hsw.config.origin import ORIGIN, changes_since, check_origin, take_origin, write_origin
 from hsw.config.plugins import register_plugins, trusted_packages
-from hsw.errors import ConfigError, ResourceError
+from hsw.errors import ConfigError, Interrupted, ResourceError
+from hsw.output import secure_logging
 from hsw.run.status import JobOutcome, read_status, stored_identity, write_status
 from hsw.run.trace import log_error
 from hsw.sweep.callback import reporting
 from hsw.sweep.gate import forget
-from hsw.sweep.job import in_sweep, run_job
+from hsw.sweep.job import in_sweep, run_job, stoppable
 
 if TYPE_CHECKING:
     from hsw.run.folder import RunFolder
+    from hsw.run.watched import LastWords
 
 # torch, gymnasium and everything that needs them are imported when a run begins: --help, --cfg and shell completion
 # answer at once.
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
 @hydra.main(**VERSION_BASE, config_path=str(conf_folder()), config_name="config")
 def _hydra_main(config: DictConfig) -> None:
     logging.captureWarnings(True)
+    secure_logging()
     hydra_config = HydraConfig.get()
     folder = Path(config.resume or hydra_config.runtime.output_dir)
     if in_sweep():
@@ -57,13 +60,12 @@ def _hydra_main(config: DictConfig) -> None:
         run_job(lambda: run_in_folder(config, folder, job=True), folder.name, hydra_config.job.num, config.fail_fast)
         return
     try:
-        outcome = run_in_folder(config, folder)
-    except Exception as error:
+        with stoppable():
+            outcome = run_in_folder(config, folder)
+    except (Exception, Interrupted) as error:
         raise JobError from error  # past Hydra, which would print a line of its own first
-    if isinstance(outcome.cause, Exception):
-        raise JobError from outcome.cause
     if outcome.cause:
-        raise outcome.cause
+        raise JobError from outcome.cause
 
 
 def run_in_folder(config: DictConfig, folder: Path, job: bool = False) -> JobOutcome:
@@ -84,8 +86,8 @@ def run_in_folder(config: DictConfig, folder: Path, job: bool = False) -> JobOut
     from hsw.config.plain import settle
     from hsw.config.resolved import allowed_by, check, identity, load_config, resumed_config
     from hsw.env.trust import only_trusting
-    from hsw.run.folder import RunFolder
     from hsw.run.identity import refuse_used, run_id_of
+    from hsw.run.watched import own_folder, watched
 
     resume = config.resume is not None
     if job and resume:
@@ -110,7 +112,7 @@ def run_in_folder(config: DictConfig, folder: Path, job: bool = False) -> JobOut
     status = {"status": "running", "num_train_steps": config.num_train_steps, "identity": same}
     if job and (before := _finished(folder, status)):  # before the folder is touched
         return before
-    run_folder = RunFolder(folder)
+    run_folder = own_folder(folder)
     try:
         if not job and not resume:
             refuse_used(folder)
@@ -124,8 +126,8 @@ def run_in_folder(config: DictConfig, folder: Path, job: bool = False) -> JobOut
         write_status(folder, status)
         if ORIGIN in os.environ and not resume:
             logging.getLogger("hsw").info(changes_since(load_config(Path(os.environ[ORIGIN])), config))
-        with trust:
-            outcome = _train_to_end(config, run_folder, resume)
+        with trust, watched(folder, status) as words:
+            outcome = _train_to_end(config, run_folder, resume, words)
         with contextlib.suppress(*([ResourceError] if outcome.cause else [])):  # the error is what counts
             write_status(folder, status | outcome.as_status())
         if isinstance(outcome.cause, ConfigError) and outcome.steps is None and not job:
@@ -160,7 +162,7 @@ def _begin_again(folder: Path) -> bool:
     return False
 
 
-def _train_to_end(config: DictConfig, folder: RunFolder, resume: bool) -> JobOutcome:
+def _train_to_end(config: DictConfig, folder: RunFolder, resume: bool, words: LastWords) -> JobOutcome:
     """Build and train in a folder that this process owns. Errors are in the outcome, not raised."""
     from hsw.build import outcome_of
     from hsw.cli.summary import facts_of, last_lines
@@ -170,6 +172,7 @@ def _train_to_end(config: DictConfig, folder: RunFolder, resume: bool) -> JobOut
     agent = None
     try:
         with open_run(config, folder, resume) as agent:
+            words.agent = agent
             facts = facts_of(agent, agent.services.config, folder.path, _preset(config, resume))
             tell(header(facts), quiet=config.quiet or in_sweep())
             if resume:

@@ -11,7 +11,7 @@ import numpy as np
 from hsw.agent.evaluation import evaluate
 from hsw.agent.parts import Parts
 from hsw.env import as_vector_env
-from hsw.errors import ConfigError, Interrupted, NonFiniteError
+from hsw.errors import ConfigError, EnvHangs, Interrupted, NonFiniteError
 from hsw.run.paste import resume_command
 from hsw.seeding import EVAL_ENV, derive_seed
 
@@ -101,6 +101,11 @@ class Agent(Parts, ABC):
                 self._evaluate()
             self._show_progress(force=True)
         except StopRequested:
+            self._stop()
+        except EnvHangs as error:
+            if self.services.signals.requested is None:
+                raise
+            log.warning("%s; the row under way is dropped, and a resume draws its actions anew", error)
             self._stop()
         except NonFiniteError as error:
             path = self.services.save_batch(error.batch, self.step)

@@ -39,7 +39,7 @@ class Metrics:
         self._refused: set[tuple[str, str]] = set()  # name and kind of what a logger could not take
         self.run_id: str | None = None
         self._file: Any = None
-        self._start = time.time()
+        self._start = time.monotonic()
         self._elapsed = 0.0
 
     def start(self, folder: Path, config: dict[str, Any], state: dict[str, Any] | None) -> None:
@@ -56,7 +56,7 @@ class Metrics:
             if os.fstat(self._file.fileno()).st_size > state["size"]:
                 self._file.truncate(state["size"])
             self._elapsed = state["elapsed"]
-        self._start = time.time()
+        self._start = time.monotonic()
         self._states = states = _copies(state or {}, self.loggers)
         self._each("start", lambda name, logger: logger.open(folder, config, states.get(name)))
 
@@ -100,7 +100,7 @@ class Metrics:
     @property
     def elapsed(self) -> float:
         """Seconds of running, over all sessions of the run."""
-        return self._elapsed + time.time() - self._start
+        return self._elapsed + time.monotonic() - self._start
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs to go on where this one is."""

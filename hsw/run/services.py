@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hsw.errors import CorruptError, HswError, NonFiniteError, ResourceError
+from hsw.output import Service
 from hsw.run import checkpoint
 from hsw.run.folder import RunFolder
 from hsw.run.metrics import LoggerLike, Metrics
 from hsw.run.progress import Progress
 from hsw.run.signals import StopSignals
+from hsw.run.watched import tell_saved
 from hsw.secrets import redact_all
 from hsw.template import Number, Whole, hold
 
@@ -76,7 +78,7 @@ class Run:
     def start(self, num_train_steps: int, step: int) -> None:
         """Begin to log and to show progress."""
         self.session += 1
-        self.progress = Progress(num_train_steps, quiet=self.quiet)
+        self.progress = cast(Progress, Service(Progress(num_train_steps, quiet=self.quiet), "the progress line"))
         self.every_checkpoint.done(step)
         if self.folder:
             checkpoint.sweep_unfinished(self.folder.checkpoints)
@@ -106,6 +108,7 @@ class Run:
             folder, meta = self.folder.checkpoints, {"step": step, "session": self.session, **self._origin(self.folder)}
             self._checkpoint = checkpoint.save_checkpoint(folder, state, meta, self.checkpoint_keep, self._checkpoint)
             self.saved_step = step
+            tell_saved(step)
             return self._checkpoint
         except ResourceError as error:
             if final:
@@ -141,6 +144,7 @@ class Run:
         self.restored_from, self.restored_older = meta.get("built_from"), "built_from" not in meta
         if self.saved_step is None or state.get("step") != self.saved_step:
             raise CorruptError(f"checkpoint {self._checkpoint} is of step {self.saved_step} and of {state.get('step')}")
+        tell_saved(self.saved_step)
         self._restored = state.get("logger")
         if not isinstance(self._restored, dict):
             raise CorruptError(f"checkpoint {self._checkpoint} has no state of a logger")

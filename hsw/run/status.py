@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from dataclasses import dataclass
@@ -9,12 +10,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hsw.directory import LinkError, read_file
-from hsw.errors import ConfigError, CorruptError
+from hsw.errors import ConfigError, CorruptError, ResourceError
 from hsw.run.folder import write_whole
 from hsw.secrets import redact_all
 
-_NAME = "status.json"
+_NAME, _ROOM = "status.json", ".status-room"
 _LARGEST = 2**24  # bytes
+_LONGEST = 2000  # characters of an error
+_MORE = 4 * _LONGEST + 4096  # bytes by which the last status may be longer than the first
 _NUMBERS = ("num_train_steps", "exit_code", "steps", "seconds", "return")
 
 
@@ -73,7 +76,9 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
 
 
 def write_status(folder: Path, values: dict[str, Any]) -> None:
-    """Write status.json.
+    """Write status.json, and keep room on the disk for the next time: how a run ended is told also by a full disk.
+
+    The room is a second file, whose blocks are written over and which then takes status.json's name.
 
     Args:
         folder: Of the run, which this process owns.
@@ -83,7 +88,37 @@ def write_status(folder: Path, values: dict[str, Any]) -> None:
     Raises:
         ResourceError: If the disk does not take it.
     """
-    write_json(folder / _NAME, redact_all(values))
+    values = {**values, **({"error": _shortened(values["error"])} if values.get("error") else {})}
+    content = (json.dumps(redact_all(values), indent=1) + "\n").encode()
+    if not _write_over(folder / _ROOM, folder / _NAME, content):
+        write_whole(folder / _NAME, content)
+    if values["status"] == "running":
+        with contextlib.suppress(ResourceError):
+            write_whole(folder / _ROOM, b" " * (len(content) + _MORE) + b"\n")
+
+
+def _write_over(room: Path, path: Path, content: bytes) -> bool:
+    """Write into the blocks that a file has already, and give it the name of another. Returns whether that was done."""
+    try:
+        descriptor = os.open(room, os.O_WRONLY | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        size = os.fstat(descriptor).st_size
+        padded = content.rstrip(b"\n").ljust(size - 1) + b"\n"  # JSON takes no notice of it
+        if len(padded) > size or os.pwrite(descriptor, padded, 0) < size:
+            return False
+        os.fsync(descriptor)
+        os.replace(room, path)
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
 
 
 def read_status(folder: Path, identity: dict[str, Any]) -> dict[str, Any] | None:

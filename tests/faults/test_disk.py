@@ -89,7 +89,7 @@ def test_metrics_that_no_longer_fit_leave_whole_rows(tmp_path: Path) -> None:
     with largest_file(4_000):
         result = call(*TINY, "num_train_steps=1000", run_dir(tmp_path))
     assert result.code == 6
-    assert 0 < rows(tmp_path)[-1]["step"] < 1000
+    assert 0 < len(rows(tmp_path)) < 1000 // 32  # a short row may fit where a long one did not
 
 
 @pytest.mark.parametrize("place", ["file/run", "/proc/run", "/dev/null/run"])
