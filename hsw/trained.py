@@ -219,7 +219,7 @@ def load_trained(
 def _read(folder: Path, checkpoint: str | int) -> Loaded:
     if checkpoint in ("last", "best"):
         return load_newest(folder / ("best" if checkpoint == "best" else "checkpoints"), rows=False)
-    kept = {}
+    kept: dict[Any, Path] = {}
     for number in list_checkpoints(folder / "checkpoints"):
         path = folder / "checkpoints" / f"{number:06d}"
         kept[read_meta(path).get("step")] = path
