@@ -130,8 +130,9 @@ def run_in_folder(config: DictConfig, folder: Path, job: bool = False) -> JobOut
             outcome = _train_to_end(config, run_folder, resume, words)
         with contextlib.suppress(*([ResourceError] if outcome.cause else [])):  # the error is what counts
             write_status(folder, status | outcome.as_status())
-        if isinstance(outcome.cause, ConfigError) and outcome.steps is None and not job:
-            forget(folder)  # it never began
+        cause = outcome.cause
+        if isinstance(cause, ConfigError) and not cause.details and outcome.steps is None and not job:
+            forget(folder)  # it never began, and train.log has no traceback that somebody needs
         return outcome
     finally:
         run_folder.close()

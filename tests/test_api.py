@@ -50,7 +50,9 @@ def test_importing_hsw_loads_nothing_and_hides_no_module() -> None:
 def test_compose_gives_the_config_of_the_command_line() -> None:
     overrides = ["agent=daac", "env=cartpole", "algorithm.lr=0.125"]
     config = hsw.compose(overrides)
-    assert config == compose(*overrides)
+    expected = compose(*overrides)
+    expected.preset = "daac_cartpole"  # which the command has from Hydra
+    assert config == expected
     assert config.algorithm.lr == 0.125
 
 

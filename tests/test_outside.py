@@ -74,7 +74,9 @@ def test_a_study_from_outside_is_swept(tmp_path: Path) -> None:
     done = run(tmp_path, "module", "searchpath", "experiments=corridors", *small, "allow=[lab]", *QUIET)
     assert done.returncode == 0, done.stderr
     jobs = sorted(path.parent.name for path in (tmp_path / "multirun" / "corridors").glob("*/status.json"))
-    assert jobs == [f"seed-{seed}+storage.cost-{cost}" for seed in (1, 2) for cost in ("0.0", "0.5")]
+    assert jobs == [
+        f"agent-lab+env-corridor+seed-{seed}+storage.cost-{cost}" for seed in (1, 2) for cost in ("0.0", "0.5")
+    ]
 
 
 def test_what_is_not_allowed_is_refused(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from hsw.errors import ConfigError, Interrupted
 from hsw.run.callback import Callback
 from hsw.run.folder import RunFolder
 from hsw.run.logger import LocalLogger
+from hsw.run.metrics import Metrics
 from hsw.run.services import Run
 from tests.agent.helpers import agent, distributed_agent, replay_agent
 from tests.env.helpers import make
@@ -300,7 +301,8 @@ def test_videos_are_recorded_while_the_run_trains_and_change_nothing_in_it(tmp_p
     for folder, callbacks in ((tmp_path / "with", {"video": RecordVideo(interval=50)}), (tmp_path / "without", {})):
         with agent_of("agent=ppo", *pixels, folder=folder) as trained:
             trained.watchers.by_name.update(callbacks)
-            trained.services.logger = logger = Collecting()
+            logger = Collecting()
+            trained.services.logger = Metrics(logger)
             trained.train(128)
             ends.append(trained.state_dict()["policy"])
         if callbacks:

@@ -45,7 +45,13 @@ def test_a_quiet_run_shows_no_header_and_keeps_it_in_its_log(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     ("arguments", "preset"),
-    [(("env=cartpole",), "ppo_cartpole"), (("env=gym", "env.id=CartPole-v1"), "none: defaults are generic")],
+    [
+        (("env=cartpole",), "ppo_cartpole"),
+        (
+            ("env=gym", "env.id=CartPole-v1"),
+            "none, general values; preset=ppo_cartpole has tuned ones for this environment",
+        ),
+    ],
 )
 def test_the_header_says_whose_values_were_taken(arguments: Any, preset: str, tmp_path: Path) -> None:
     first, _ = spoken(*tiny_run("ppo")[:-1], *arguments, folder=tmp_path)
