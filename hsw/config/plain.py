@@ -97,9 +97,9 @@ def check_words(plain: Any, path: str = "") -> None:
         ConfigError: If there is an underscore key other than _target_, _partial_ and _convert_, a value of one of
             these that is none, a key that is no text, or an interpolation.
     """
-    for name, key, value in _entries(plain, path):
-        if key is not None:
-            _check_key(name, key, value)
+    for node, name, key, value in _entries(plain, path):
+        if isinstance(node, dict):
+            _check_key(name, key, value, node.get("_target_"))
         if isinstance(value, str) and ("${" in value or "\0" in value) and value not in _KNOWN:
             raise ConfigError(f"{name} has an interpolation that nothing resolves, or a null character")
 
@@ -107,7 +107,7 @@ def check_words(plain: Any, path: str = "") -> None:
 _KNOWN = {_MARK.format(key) for key in SPACES} | {f"${{{key}}}" for key in SPACES}
 
 
-def _check_key(name: str, key: Any, value: Any) -> None:
+def _check_key(name: str, key: Any, value: Any, target: Any) -> None:
     if not isinstance(key, str):
         raise ConfigError(f"the key {name} must be text")
     if key == "_target_":
@@ -120,7 +120,10 @@ def _check_key(name: str, key: Any, value: Any) -> None:
         if value not in _CONVERT:
             raise ConfigError(f"{name}={value} must be one of {', '.join(_CONVERT)}")
     elif key.startswith("_") and (key.endswith("_") or not _in_space(name)):
-        raise ConfigError(f"{name} is not allowed: keys that begin with _ are _target_, _partial_ and _convert_")
+        beside = f" beside _target_={target}" if target is not None else ""
+        raise ConfigError(
+            f"{name} is not allowed{beside}: keys that begin with _ are _target_, _partial_ and _convert_"
+        )
     elif "${" in key or "\0" in key:
         raise ConfigError(f"the key {name} has an interpolation, or a null character")
 
@@ -131,12 +134,12 @@ def _in_space(name: str) -> bool:
     return any(one in SPACES and other == "spaces" for one, other in itertools.pairwise(parts))
 
 
-def _entries(node: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
-    """Every key and value of plain values: dotted name, key (None in a list) and value."""
+def _entries(node: Any, path: str) -> Iterator[tuple[Any, str, Any, Any]]:
+    """Every key and value of plain values: the node, dotted name, key and value."""
     pairs = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
     for key, value in pairs:
         name = f"{path}.{key}" if path else str(key)
-        yield name, key if isinstance(node, dict) else None, value
+        yield node, name, key, value
         yield from _entries(value, name)
 
 

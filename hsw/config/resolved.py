@@ -12,7 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from hsw.config.check import GROUPS, Target, check_config, find_targets
-from hsw.config.choices import options, targets_of
+from hsw.config.choices import options, targets_of, task_overrides
 from hsw.config.compatibility import check_pairs, owner
 from hsw.config.defaults import fill_in, leave_out
 from hsw.config.files import refuse_secrets
@@ -75,7 +75,7 @@ def allowed_by(config: DictConfig) -> Any:
         config: Composed by Hydra, or made in Python, where its maker is trusted.
     """
     hydra: Any = config.get("hydra") or (HydraConfig.get() if HydraConfig.initialized() else None)
-    if hydra is not None and not any(override.lstrip("+").startswith("allow=") for override in hydra.overrides.task):
+    if hydra is not None and not any(override.lstrip("+").startswith("allow=") for override in task_overrides(hydra)):
         return []
     allowed = config.get("allow")
     return OmegaConf.to_container(allowed) if OmegaConf.is_config(allowed) else allowed
