@@ -13,7 +13,6 @@ from hsw.env.life import Life
 from hsw.env.place import env_error
 from hsw.errors import EnvError, EnvHangs
 
-
 _LATER = 2.0  # seconds
 
 
