@@ -13,6 +13,8 @@ from hsw.env.life import Life
 from hsw.env.place import env_error
 from hsw.errors import EnvError, EnvHangs
 
+_LATER = 2.0  # seconds
+
 
 class GuardedBackend:
     """Calls a backend's reset and step within a time limit.
@@ -26,7 +28,8 @@ class GuardedBackend:
         self.backend = backend
         self._timeout = timeout
         self._asynchronous = hasattr(backend, "processes")
-        self._life = Life(timeout)
+        # Workers are waited for with a limit, and the one that hangs or died is named; the alarm is for a stop.
+        self._life = Life(timeout + _LATER if timeout and self._asynchronous else timeout)
         self.num_envs = int(backend.num_envs)
 
     def reset(self, options: dict[str, Any] | None = None) -> Any:

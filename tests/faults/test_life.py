@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import multiprocessing
 import os
@@ -18,6 +19,7 @@ import pytest
 import torch
 
 from hsw.env import make_env
+from hsw.env.life import Life
 from hsw.errors import EnvError
 from tests.faults import culprits
 from tests.runs import TINY, call, run_dir
@@ -47,6 +49,10 @@ def live(what: str, where: str, backend: Any = "sync", timeout: float = 0.3) -> 
 @contextlib.contextmanager
 def accused(*words: str, seconds: float = 6.0) -> Iterator[None]:
     """The body ends with an EnvError that has these words, in time, with every process's state as it was."""
+    gc.collect()  # an environment that another test left open counts no more,
+    life = Life(None)
+    life.open()
+    life.close()  # and what it took is given back
     begin, before = time.monotonic(), process_state()
     with pytest.raises(EnvError) as error:
         yield
