@@ -92,6 +92,7 @@ def make(config: DictConfig | Mapping[str, Any], folder: str | Path | None = Non
 
     own = config.copy() if isinstance(config, DictConfig) else OmegaConf.create(dict(config))
     check(own)
+    same = identity(own)
     own = settle(own)  # what is checked is what is built
     if own.resume is not None:
         raise ConfigError(f"a run is resumed by the command: python -m hsw.train resume={own.resume}")
@@ -101,7 +102,7 @@ def make(config: DictConfig | Mapping[str, Any], folder: str | Path | None = Non
     path = Path(folder).absolute()
     if (path / "config.yaml").exists() or (path / "checkpoints").exists():
         raise ConfigError(f"{path} holds a run; go on with it by python -m hsw.train resume={path}, or take another")
-    status = {"num_train_steps": own.num_train_steps, "identity": identity(own)}
+    status = {"num_train_steps": own.num_train_steps, "identity": same}
     run_folder = RunFolder(path)
     try:
         write_status(path, {"status": "running", **status})

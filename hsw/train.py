@@ -99,6 +99,7 @@ def run_in_folder(config: DictConfig, folder: Path, job: bool = False) -> JobOut
             check_choices(HydraConfig.get().runtime.choices, task_overrides(HydraConfig.get()))
         check(config)
         config.allow = allowed_by(config)
+        own = identity(config)  # while what follows from a value that a resumed run may change still does
         config = settle(config)  # what is checked is what is built
         check(config)
         check_origin(config)
@@ -108,7 +109,7 @@ def run_in_folder(config: DictConfig, folder: Path, job: bool = False) -> JobOut
         if resume or ORIGIN in os.environ
         else contextlib.nullcontext()
     )
-    same = (stored_identity(folder) if resume else None) or identity(config)
+    same = (stored_identity(folder) or identity(config)) if resume else own
     status = {"status": "running", "num_train_steps": config.num_train_steps, "identity": same}
     if job and (before := _finished(folder, status)):  # before the folder is touched
         return before
