@@ -76,7 +76,7 @@ def parse(text: bytes) -> Any:
 
 def _check_scalar(event: yaml.ScalarEvent, interpolations: bool) -> None:
     value = event.value
-    if value == "<<" and event.style is None:  # merging multiplies what aliases stand for, and hsw never writes it
+    if value == "<<" and not event.style:  # merging multiplies what aliases stand for, and hsw never writes it
         raise ValueError("merges mappings (<<)")
     if len(value) > 4000 and value.lstrip("+-").isdigit():
         raise ValueError("has a number that is too long")

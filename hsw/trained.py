@@ -222,7 +222,7 @@ def _read(folder: Path, checkpoint: str | int) -> Loaded:
     kept: dict[Any, Path] = {}
     for number in list_checkpoints(folder / "checkpoints"):
         path = folder / "checkpoints" / f"{number:06d}"
-        kept[read_meta(path).get("step")] = path
+        kept[read_meta(path).get("step", -1)] = path
     if checkpoint not in kept:
         steps = ", ".join(map(str, sorted(kept))) or "none"
         raise ConfigError(f"there is no checkpoint of step {checkpoint} in {folder}; last, best, or of steps {steps}")

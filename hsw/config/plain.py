@@ -121,9 +121,7 @@ def _check_key(name: str, key: Any, value: Any, target: Any) -> None:
             raise ConfigError(f"{name}={value} must be one of {', '.join(_CONVERT)}")
     elif key.startswith("_") and (key.endswith("_") or not _in_space(name)):
         beside = f" beside _target_={target}" if target is not None else ""
-        raise ConfigError(
-            f"{name} is not allowed{beside}: keys with _ in front are _target_, _partial_ and _convert_"
-        )
+        raise ConfigError(f"{name} is not allowed{beside}: keys with _ in front are _target_, _partial_ and _convert_")
     elif "${" in key or "\0" in key:
         raise ConfigError(f"the key {name} has an interpolation, or a null character")
 

@@ -6,7 +6,7 @@ import re
 import shlex
 from pathlib import Path
 
-_PLAIN = re.compile(r"[\w./+-]+", re.ASCII)
+_PLAIN = re.compile(r"[\w./+-]+(?: [\w./+-]+)*", re.ASCII)
 
 
 def hydra_value(text: str) -> str:

@@ -73,7 +73,7 @@ class Run:
         self._restored: dict[str, Any] | None = None
         self.built_from: str | None = None  # of the config that the run is built from, a checksum
         self.restored_from: str | None = None  # of the config that the loaded checkpoint's run was built from
-        self.restored_older = False  # the loaded checkpoint may lack what later versions save
+        self.restored_older = True  # a state may lack what later versions save, unless its checkpoint tells better
 
     def start(self, num_train_steps: int, step: int) -> None:
         """Begin to log and to show progress."""

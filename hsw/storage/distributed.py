@@ -17,7 +17,7 @@ from hsw.spaces import SpaceLike, leaves, read_space, tree_map
 from hsw.storage.base import Storage
 from hsw.storage.batches import DistributedBatch
 from hsw.storage.rows import share
-from hsw.template import AllOrNone, Array, Axis, Named, space_template, template_of
+from hsw.storage.templates import distributed_template
 
 SHARED_MEMORY = "/dev/shm"
 _LOCK = threading.Lock()
@@ -289,22 +289,7 @@ class DistributedStorage(Storage):
         return {"data": self.get_all_buffer_data(), "generator": self.generator.get_state()}
 
     def state_template(self) -> Any:
-        leading = Axis("slots", self.num_storages), self.num_steps + 1
-        data: dict[str, Any] = {
-            "obs": space_template(self.observation_space, *leading),
-            "actions": space_template(self.action_space, *leading),
-            "last_actions": space_template(self.action_space, *leading),
-            "core": Named(Array((leading[0], 1, 1, Axis("core")), torch.float32), most=16),
-            "rows": Array((), torch.int64, low=0, high=self.num_storages * (self.num_steps + 1)),
-        }
-        for name in ("rewards", "last_rewards", "episode_returns", *self.extras()):
-            data[name] = Array(leading, torch.float32)
-        for name in ("terminateds", "truncateds", "valid", "starts"):
-            data[name] = Array(leading, torch.bool)
-        for name in ("episode_lengths", "versions"):
-            data[name] = Array(leading, torch.int64)
-        generator = template_of(self.generator.get_state())
-        return {**super().state_template(), "data": AllOrNone(data), "generator": generator}
+        return {**super().state_template(), **distributed_template(self)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.insert_data_slice(state["data"])

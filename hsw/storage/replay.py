@@ -18,7 +18,8 @@ from hsw.storage.batches import ReplayBatch
 from hsw.storage.records import Field, check_memory, from_fields, part_of, record_dtype, space_fields, to_fields
 from hsw.storage.ring import EMPTY, Ring
 from hsw.storage.rows import RowWriter
-from hsw.template import Anything, Array, Axis, Exactly, Maybe, Rows, StateError, Whole
+from hsw.storage.templates import replay_template
+from hsw.template import StateError
 
 
 class ReplayStorage(Storage):
@@ -303,20 +304,7 @@ class ReplayStorage(Storage):
         }
 
     def state_template(self) -> Any:
-        ring = {
-            "layout": Anything(),  # the ring compares it with its own
-            "rows": Rows(self.num_envs, self.capacity + 1),
-            "pending": Array((self.num_envs, Axis("bytes")), torch.uint8),
-            "steps": [Whole(high=2**31 - 1)] * self.num_envs,
-        }
-        half = Whole(high=2**128 - 1)  # of the state of NumPy's PCG64
-        random = {
-            "bit_generator": Exactly("PCG64"),
-            "state": {"state": half, "inc": half},
-            "has_uint32": Whole(high=1),
-            "uinteger": Whole(high=2**32 - 1),
-        }
-        return {**super().state_template(), "ring": Maybe(ring), "random": random}
+        return {**super().state_template(), **replay_template(self.num_envs, self.capacity)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.random.bit_generator.state = state["random"]

@@ -18,7 +18,7 @@ from hsw.spaces import SpaceLike, read_space, tree_map
 from hsw.storage.base import Storage, gather
 from hsw.storage.batches import RolloutBatch
 from hsw.storage.rows import RowWriter, warn_if_reset
-from hsw.template import AllOrNone, Array, Axis, space_template, template_of
+from hsw.storage.templates import rollout_template
 
 
 class RolloutStorage(Storage):
@@ -291,16 +291,7 @@ class RolloutStorage(Storage):
         }
 
     def state_template(self) -> Any:
-        rows = Axis("rows", self.num_steps)
-        one = Array((rows, self.num_envs), torch.float32)
-        data = dict.fromkeys(self._row_fields(), one)
-        data |= dict.fromkeys(("terminateds", "truncateds", "valid"), Array(one.shape, torch.bool))
-        data["obs"] = space_template(self.observation_space, Axis("rows", self.num_steps, plus=1), self.num_envs)
-        data["actions"] = space_template(self.action_space, rows, self.num_envs)
-        generator = template_of(self.generator.get_state())
-        made = dict.fromkeys(("advantages", "returns"), Array((self.num_steps, self.num_envs), torch.float32))
-        made["values"] = Array((self.num_steps + 1, self.num_envs), torch.float32)
-        return {**super().state_template(), "data": AllOrNone(data), "made": AllOrNone(made), "generator": generator}
+        return {**super().state_template(), **rollout_template(self, self._row_fields())}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.insert_data_slice(state["data"])

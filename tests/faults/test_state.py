@@ -51,6 +51,7 @@ def trained(request: Any, tmp_path_factory: Any) -> Iterator[tuple[Any, dict[str
     done = call(*arguments, run_dir(folder))
     assert done.code == 0, done.err
     with agent_of(*arguments[len(tiny(request.param)) - 1 :]) as agent:
+        agent.services.restored_older = False  # as when it loads a checkpoint of this version
         yield agent, newest(folder)
 
 
