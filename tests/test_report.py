@@ -168,7 +168,7 @@ def test_a_run_that_ended_counts(tmp_path):
         (
             lambda run: (run / "config.yaml").write_text(_laughs("{x: 1}", "{{<<: [{}]}}")),
             "damaged",
-            "config.yaml holds more",
+            "config.yaml merges",
         ),
         (lambda run: (run / "config.yaml").write_text("a: &a {b: 1}\nc: {<<: *a}"), "damaged", "config.yaml merges"),
         (lambda run: (run / "config.yaml").unlink(), "missing", "no config.yaml"),
