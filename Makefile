@@ -8,7 +8,7 @@ HYDRA_TESTS := $(wildcard tests/test_compose.py tests/test_sweep.py tests/test_t
 	tests/outside)
 ARGS ?=
 
-.PHONY: help train test test-hydra14 extras smoke studies lint slow bench bench-peers results clean
+.PHONY: campaign help train test test-hydra14 extras smoke studies lint slow bench bench-peers results clean
 
 help: ## Show this help.
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -73,6 +73,9 @@ lint: $(VENV)/.dev ## ruff and mypy.
 
 slow: $(VENV)/.dev ## Tests that train to a score; their last results stand in the README.
 	$(BIN)/pytest -m slow --timeout 3600 -s $(ARGS)
+
+campaign: $(VENV)/.dev ## A campaign of faults: make campaign SECONDS=600 SEED=1.
+	$(BIN)/python -m tests.faults.campaign --seconds $(or $(SECONDS),60) --seed $(or $(SEED),0) $(ARGS)
 
 bench-peers: ## Install each peer into a virtual environment of its own, under .peers/.
 	$(PYTHON) benchmarks/install_peers.py

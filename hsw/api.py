@@ -34,7 +34,7 @@ def compose(overrides: Sequence[str] = (), config_dir: str | Path | None = None)
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
 
-    from hsw.config.resolved import check
+    from hsw.config.resolved import allowed_by, check
 
     arguments = [str(override) for override in overrides]
     if config_dir is not None:
@@ -58,6 +58,7 @@ def compose(overrides: Sequence[str] = (), config_dir: str | Path | None = None)
             choices = config.hydra.runtime.choices
             check_choices(choices, arguments)
         with open_dict(config):
+            config.allow = allowed_by(config)  # and none that a YAML trusts
             del config["hydra"]
             config.preset = chosen_preset(choices)
         check(config)
@@ -83,6 +84,7 @@ def make(config: DictConfig | Mapping[str, Any], folder: str | Path | None = Non
     import torch
 
     from hsw.build import build_agent, make_run
+    from hsw.config.plain import settle
     from hsw.config.resolved import check, identity
     from hsw.run.folder import RunFolder
     from hsw.run.services import Run
@@ -90,6 +92,8 @@ def make(config: DictConfig | Mapping[str, Any], folder: str | Path | None = Non
 
     own = config.copy() if isinstance(config, DictConfig) else OmegaConf.create(dict(config))
     check(own)
+    same = identity(own)
+    own = settle(own)  # what is checked is what is built
     if own.resume is not None:
         raise ConfigError(f"a run is resumed by the command: python -m hsw.train resume={own.resume}")
     if folder is None:
@@ -98,7 +102,7 @@ def make(config: DictConfig | Mapping[str, Any], folder: str | Path | None = Non
     path = Path(folder).absolute()
     if (path / "config.yaml").exists() or (path / "checkpoints").exists():
         raise ConfigError(f"{path} holds a run; go on with it by python -m hsw.train resume={path}, or take another")
-    status = {"num_train_steps": own.num_train_steps, "identity": identity(own)}
+    status = {"num_train_steps": own.num_train_steps, "identity": same}
     run_folder = RunFolder(path)
     try:
         write_status(path, {"status": "running", **status})

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Range:
-    """A closed interval; open_low and open_high exclude its ends."""
+    """A closed interval; open_low and open_high exclude its ends. Of a list, every number lies in it."""
 
     low: float = -math.inf
     high: float = math.inf

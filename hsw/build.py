@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -16,10 +18,10 @@ from hsw.agent.initial_weights import begin_from
 from hsw.cli.main import describe
 from hsw.config.choices import check_actions
 from hsw.config.hydra_versions import instantiate
-from hsw.config.resolved import SPACES
+from hsw.config.plain import SPACES
 from hsw.config.targets import resolve_target
 from hsw.env import VectorEnv
-from hsw.errors import ConfigError, ResourceError
+from hsw.errors import ConfigError, CorruptError, HswError, ResourceError
 from hsw.run.folder import RunFolder
 from hsw.run.logger import Logger
 from hsw.run.metrics import LoggerLike
@@ -28,6 +30,7 @@ from hsw.run.services import Run
 from hsw.run.status import JobOutcome, write_status
 from hsw.seeding import ENV, EVAL_ENV, derive_seed, seed_everything
 from hsw.spaces import SpaceSpec, policy_space, read_space, space_config
+from hsw.template import StateError
 
 
 def make_run(
@@ -70,7 +73,7 @@ def outcome_of(agent: Agent | None, error: BaseException | None) -> JobOutcome:
     """How a run went that has ended."""
     outcome = JobOutcome("done", 0)
     if error is not None:
-        outcome.status = "failed" if isinstance(error, Exception) else "interrupted"
+        outcome.status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
         (outcome.error, outcome.exit_code), outcome.cause = describe(error), error
     if agent is not None:
         outcome.steps, outcome.score = agent.step, agent.last_score
@@ -90,10 +93,11 @@ class RecordedRun(Run):
     def __init__(self, folder: RunFolder, recorded: dict[str, Any], logger: Any, **options: Any) -> None:
         super().__init__(folder, logger, **options)
         self._path, self._recorded, self._owned = folder.path, recorded, True
+        self._recorded["run"] = folder.run_id
 
     def start(self, num_train_steps: int, step: int) -> None:
         if not self._owned:
-            self.folder, self._owned = RunFolder(self._path), True
+            self.folder, self._owned = RunFolder(self._path, self._recorded["run"]), True
         self._recorded["num_train_steps"] = num_train_steps
         write_status(self._path, {"status": "running", **self._recorded})
         super().start(num_train_steps, step)
@@ -150,8 +154,9 @@ def build_agent(config: DictConfig, run: Run, state: dict[str, Any] | None = Non
         parts: dict[str, Any] = {"policy": policy, "algorithm": algorithm, "storage": storage, **build_extras(config)}
         agent: Agent = build(config.agent, env=env, eval_env=eval_env, run=run, **parts)
         agent.num_train_steps = config.num_train_steps
+        run.built_from = fingerprint(config)
         if state:
-            agent.load_state_dict(state)
+            restore(agent, state, run.restored_from in (None, run.built_from))
         elif config.get("init_from"):
             begin_from(agent, Path(config.init_from))
         return agent
@@ -174,6 +179,41 @@ def build_extras(config: DictConfig) -> dict[str, Any]:
         if config.get(key) is not None:  # agent.intrinsic_reward counts where the root has none
             extras[key] = build(config[key])
     return extras
+
+
+def restore(agent: Agent, state: dict[str, Any], same: bool) -> None:
+    """Continue where a state was taken.
+
+    Args:
+        agent: Built.
+        state: Loaded.
+        same: It was saved by a run of this config, as far as is known.
+
+    Raises:
+        ConfigError: If it is of another config.
+        CorruptError: If it is of this one and cannot be restored.
+        EnvError, ResourceError: What restoring met in the environment or the machine.
+    """
+    try:
+        agent.load_state_dict(state)
+    except StateError as error:
+        raise error if same else ConfigError(str(error)) from None
+    except HswError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and any(word in str(error) for word in ("memory", "CUDA", "HIP")):
+            raise  # the machine's
+        detail = str(error).partition("\n")[0]
+        raise CorruptError(f"the saved state cannot be restored: {type(error).__name__}: {detail}") from error
+
+
+def fingerprint(config: DictConfig) -> str:
+    """A checksum of all in a config that decides what its states look like."""
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    parts = {group: plain.get(group) for group in ("env", "network", "storage", "algorithm")}
+    for node in filter(None, parts.values()):
+        node.pop("device", None)  # which a resumed run may change
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 # Targets that are given something when the part is made that they belong to: the space, or the environment to wrap.
@@ -202,7 +242,7 @@ def build(node: DictConfig, convert: str = "none", /, **objects: Any) -> Any:
     except ValueError as error:
         raise ConfigError(f"{name}: {error}") from error
     except InstantiationException as error:  # a target within it, which Hydra builds first
-        if isinstance(error.__cause__, ConfigError):
+        if isinstance(error.__cause__, HswError):
             raise error.__cause__ from error
         if isinstance(error.__cause__, ValueError):
             raise ConfigError(f"{name}: {error.__cause__}") from error

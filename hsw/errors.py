@@ -37,6 +37,10 @@ class EnvError(HswError):
         self.details = details  # an attribute goes along when the error is pickled, also from another process
 
 
+class EnvHangs(EnvError):
+    """An environment did not answer in time. The vector of environments is as before the call."""
+
+
 class NonFiniteError(HswError):
     """A loss or a gradient is NaN or infinite.
 

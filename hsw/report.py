@@ -22,7 +22,9 @@ from hsw.analysis.results import METRICS, RunResult, find_studies, read_run
 from hsw.analysis.score_ranges import Ranges, read_ranges, read_ranges_file
 from hsw.analysis.tables import FORMATS
 from hsw.cli.main import Parser, run_main
+from hsw.directory import Directory
 from hsw.errors import ConfigError, ResourceError
+from hsw.secrets import redact
 
 
 def report(
@@ -231,9 +233,9 @@ def main() -> None:
     spare = read_ranges_file(file) if file else None
     result = report(options.pop("folders"), ranges=ranges, spare_ranges=spare, **options)
     result.command = shlex.join(["python", "-m", "hsw.report", *sys.argv[1:]])
-    print(_encodable(FORMATS[kind](result)))
+    print(_encodable(redact(FORMATS[kind](result))))
     if out is not None:
-        _write(out / f"report.{kind}", _encodable(FORMATS[kind](_seen_from(out, result))))
+        _write(out / f"report.{kind}", _encodable(redact(FORMATS[kind](_seen_from(out, result)))))
 
 
 def _encodable(text: str) -> str:
@@ -249,7 +251,8 @@ def _seen_from(out: Path, result: Report) -> Report:
 
 def _write(path: Path, text: str) -> None:
     try:
-        path.write_text(text + "\n", encoding="utf-8")
+        with Directory.open(path.parent) as directory:
+            directory.replace(path.name, (text + "\n").encode())
     except OSError as error:
         raise ResourceError(f"cannot write {path}: {error.strerror or error}") from error
 

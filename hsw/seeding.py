@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from hsw.template import Array, Axis, Each, Exactly, Fields, Maybe, Number, Whole, template_of
+
 # Branches of the tree. Their numbers are part of what makes an old run reproducible: never renumber.
 ENV, STORAGE, EVAL_ENV, EVAL_POLICY, GLOBAL, ACTOR = range(6)
 
@@ -38,6 +40,23 @@ def get_rng_state() -> dict[str, Any]:
     if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         state["cuda"] = torch.cuda.get_rng_state_all()
     return state
+
+
+def rng_template() -> Any:
+    """What a saved state of the global generators must look like."""
+    word = Whole(high=2**32 - 1)
+    own = get_rng_state()
+    return Fields(
+        {
+            "python": [Exactly(own["python"][0]), [word] * 624 + [Whole(high=624)], Maybe(Number())],
+            "numpy": {
+                "keys": Array((624,), torch.int64, low=0, high=2**32 - 1),
+                "rest": [Whole(high=624), Whole(high=1), Number()],  # NumPy itself would read beyond its 624 words
+            },
+            "torch": template_of(own["torch"]),
+        },
+        {"cuda": Each(Array((Axis("cuda"),), torch.uint8), most=1024)},
+    )
 
 
 def set_rng_state(state: dict[str, Any]) -> None:

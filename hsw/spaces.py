@@ -94,6 +94,9 @@ def layout_of(shape: tuple[int, ...]) -> str | None:
     return {2: "HW", 3: "HWC" if shape[-1] < shape[0] else "CHW"}.get(len(shape)) if shape else None
 
 
+_MOST = 1_000_000  # choices, each of which is a number in networks' inputs or outputs
+
+
 def read_space(space: SpaceLike) -> SpaceSpec:
     """Read a space from any of the forms in which it arrives.
 
@@ -164,7 +167,12 @@ def _read_gym(space: gym.Space[Any]) -> SpaceSpec:
 
 
 def _refuse_parts(space: gym.spaces.Dict) -> None:
-    """Name the parts that no network takes, and what leaves them out."""
+    """Name the parts that no network takes, and what leaves them out; and the names that no module can have."""
+    if not space.spaces:
+        raise ValueError("a Dict space must have parts, and this one is empty")
+    for key in space.spaces:
+        if not isinstance(key, str) or not key or "." in key or hasattr(torch.nn.ModuleDict, key):
+            raise ValueError(f"the part {key!r} of a Dict space must have another name: a word without a dot")
     kinds = tuple(getattr(gym.spaces, name) for name in SUPPORTED)
     parts = {key: part for key, part in space.spaces.items() if not isinstance(part, kinds)}
     if parts:
@@ -177,6 +185,8 @@ def _refuse_parts(space: gym.spaces.Dict) -> None:
 
 
 def _categorical(kind: str, nvec: tuple[int, ...]) -> SpaceSpec:
+    if not nvec or min(nvec) < 1 or sum(nvec) > _MOST:
+        raise ValueError(f"a {kind} space must have from 1 to {_MOST:,} choices, not {', '.join(map(str, nvec[:3]))}")
     return SpaceSpec(kind, () if kind == "Discrete" else (len(nvec),), "int64", 0, max(nvec) - 1, nvec)
 
 

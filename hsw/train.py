@@ -26,18 +26,21 @@ from hsw.cli.main import JobError, run_main
 from hsw.config.arguments import allowed_by_flag, prepare
 from hsw.config.choices import check_choices, preset_note, study_mode, task_overrides
 from hsw.config.files import conf_folder, refuse_null_choices, refuse_secrets
+from hsw.config.folders import with_folders
 from hsw.config.hydra_versions import VERSION_BASE, trusting
 from hsw.config.origin import ORIGIN, changes_since, check_origin, take_origin, write_origin
 from hsw.config.plugins import register_plugins, trusted_packages
-from hsw.errors import ConfigError, ResourceError
+from hsw.errors import ConfigError, Interrupted, ResourceError
+from hsw.output import secure_logging
 from hsw.run.status import JobOutcome, read_status, stored_identity, write_status
 from hsw.run.trace import log_error
 from hsw.sweep.callback import reporting
 from hsw.sweep.gate import forget
-from hsw.sweep.job import in_sweep, run_job
+from hsw.sweep.job import in_sweep, run_job, stoppable
 
 if TYPE_CHECKING:
     from hsw.run.folder import RunFolder
+    from hsw.run.watched import LastWords
 
 # torch, gymnasium and everything that needs them are imported when a run begins: --help, --cfg and shell completion
 # answer at once.
@@ -46,8 +49,9 @@ if TYPE_CHECKING:
 @hydra.main(**VERSION_BASE, config_path=str(conf_folder()), config_name="config")
 def _hydra_main(config: DictConfig) -> None:
     logging.captureWarnings(True)
+    secure_logging()
     hydra_config = HydraConfig.get()
-    folder = Path(hydra_config.runtime.output_dir)
+    folder = Path(config.resume or hydra_config.runtime.output_dir)
     if in_sweep():
         named = any(override.startswith("threads=") for override in hydra_config.overrides.task)
         if "joblib" in hydra_config.launcher._target_:
@@ -56,13 +60,12 @@ def _hydra_main(config: DictConfig) -> None:
         run_job(lambda: run_in_folder(config, folder, job=True), folder.name, hydra_config.job.num, config.fail_fast)
         return
     try:
-        outcome = run_in_folder(config, folder)
-    except Exception as error:
+        with stoppable():
+            outcome = run_in_folder(config, folder)
+    except (Exception, Interrupted) as error:
         raise JobError from error  # past Hydra, which would print a line of its own first
-    if isinstance(outcome.cause, Exception):
-        raise JobError from outcome.cause
     if outcome.cause:
-        raise outcome.cause
+        raise JobError from outcome.cause
 
 
 def run_in_folder(config: DictConfig, folder: Path, job: bool = False) -> JobOutcome:
@@ -80,8 +83,11 @@ def run_in_folder(config: DictConfig, folder: Path, job: bool = False) -> JobOut
     Raises:
         HswError: If the run did not begin.
     """
-    from hsw.config.resolved import check, identity, load_config, resumed_config
-    from hsw.run.folder import RunFolder
+    from hsw.config.plain import settle
+    from hsw.config.resolved import allowed_by, check, identity, load_config, resumed_config
+    from hsw.env.trust import only_trusting
+    from hsw.run.identity import refuse_used, run_id_of
+    from hsw.run.watched import own_folder, watched
 
     resume = config.resume is not None
     if job and resume:
@@ -92,13 +98,28 @@ def run_in_folder(config: DictConfig, folder: Path, job: bool = False) -> JobOut
         if HydraConfig.initialized():
             check_choices(HydraConfig.get().runtime.choices, task_overrides(HydraConfig.get()))
         check(config)
+        config.allow = allowed_by(config)
+        own = identity(config)  # while what follows from a value that a resumed run may change still does
+        config = settle(config)  # what is checked is what is built
+        check(config)
         check_origin(config)
-    same = (stored_identity(folder) if resume else None) or identity(config)
+    # What a folder's config names is not trusted; a sweep's job has its config from the command line.
+    trust = (
+        only_trusting((*config.allow, *trusted_packages()))
+        if resume or ORIGIN in os.environ
+        else contextlib.nullcontext()
+    )
+    same = (stored_identity(folder) or identity(config)) if resume else own
     status = {"status": "running", "num_train_steps": config.num_train_steps, "identity": same}
     if job and (before := _finished(folder, status)):  # before the folder is touched
         return before
-    run_folder = RunFolder(folder)
+    run_folder = own_folder(folder)
     try:
+        if not job and not resume:
+            refuse_used(folder)
+        else:
+            run_folder.run_id = run_id_of(folder) or run_folder.run_id
+        status["run"] = run_folder.run_id
         if job:
             if before := _finished(folder, status):  # by whoever owned the folder a moment ago
                 return before
@@ -106,7 +127,8 @@ def run_in_folder(config: DictConfig, folder: Path, job: bool = False) -> JobOut
         write_status(folder, status)
         if ORIGIN in os.environ and not resume:
             logging.getLogger("hsw").info(changes_since(load_config(Path(os.environ[ORIGIN])), config))
-        outcome = _train_to_end(config, run_folder, resume)
+        with trust, watched(folder, status) as words:
+            outcome = _train_to_end(config, run_folder, resume, words)
         with contextlib.suppress(*([ResourceError] if outcome.cause else [])):  # the error is what counts
             write_status(folder, status | outcome.as_status())
         cause = outcome.cause
@@ -142,7 +164,7 @@ def _begin_again(folder: Path) -> bool:
     return False
 
 
-def _train_to_end(config: DictConfig, folder: RunFolder, resume: bool) -> JobOutcome:
+def _train_to_end(config: DictConfig, folder: RunFolder, resume: bool, words: LastWords) -> JobOutcome:
     """Build and train in a folder that this process owns. Errors are in the outcome, not raised."""
     from hsw.build import outcome_of
     from hsw.cli.summary import facts_of, last_lines
@@ -152,6 +174,7 @@ def _train_to_end(config: DictConfig, folder: RunFolder, resume: bool) -> JobOut
     agent = None
     try:
         with open_run(config, folder, resume) as agent:
+            words.agent = agent
             facts = facts_of(agent, agent.services.config, folder.path, _preset(config, resume))
             tell(header(facts), quiet=config.quiet or in_sweep())
             if resume:
@@ -211,14 +234,7 @@ def main() -> None:
     sys.argv[1:] = take_origin(sys.argv[1:])
     refuse_null_choices(sys.argv[1:])
     register_plugins()
-    sys.argv[1:] = study_mode(sys.argv[1:])
-    for argument in sys.argv[1:]:
-        if argument.startswith("resume=") and argument != "resume=null":
-            # The run goes on where it was, also for Hydra's own log file.
-            folder = argument.split("=", 1)[1]
-            if not (Path(folder) / "config.yaml").is_file():
-                raise ConfigError(f"there is no run in {folder}: it has no config.yaml")
-            sys.argv.append(f"hydra.run.dir={folder}")
+    sys.argv[1:] = with_folders(study_mode(sys.argv[1:]))
     with reporting(), trusting(trusted_packages()):
         _hydra_main()
 

@@ -14,16 +14,20 @@ from omegaconf import DictConfig
 
 from hsw.agent.evaluation import evaluate
 from hsw.agent.weights import load_policy
-from hsw.build import build, build_env
+from hsw.build import build, build_env, fingerprint
+from hsw.config.plugins import trusted_packages
 from hsw.config.resolved import check, load_config
 from hsw.config.targets import check_env_modules
 from hsw.device import resolve_device
+from hsw.directory import is_file, read_file
 from hsw.env.stream import ObsStream
+from hsw.env.trust import only_trusting
 from hsw.errors import ConfigError, CorruptError
 from hsw.network import Policy
 from hsw.network.actor_critic import Memory
 from hsw.run.checkpoint import Loaded, list_checkpoints, load_newest, read_meta, read_state
 from hsw.spaces import tree_map
+from hsw.template import StateError
 
 log = logging.getLogger("hsw")
 
@@ -121,7 +125,8 @@ class TrainedPolicy:
         config.eval_episodes = num_episodes
         config.seed = config.seed if seed is None else seed
         on_step = options.pop("on_step", None)
-        env = build_env(config, training=False, **options)
+        with only_trusting((*self.config.allow, *trusted_packages())):
+            env = build_env(config, training=False, **options)
         try:
             env.load_obs_statistics(self._statistics)
             scores = evaluate(self.policy, env, num_episodes, deterministic, config.seed, self.device, on_step=on_step)
@@ -135,7 +140,8 @@ class TrainedPolicy:
         """The rows of metrics.jsonl: a pandas.DataFrame where pandas is installed, else a list of dicts."""
         rows: list[dict[str, Any]] = []
         path = self.folder / "metrics.jsonl"
-        for line in path.read_text(errors="replace").splitlines() if path.is_file() else ():
+        text = read_file(self.folder, path.name).decode(errors="replace") if is_file(self.folder, path.name) else ""
+        for line in text.splitlines():
             try:
                 rows.append(dict(json.loads(line)))
             except (ValueError, TypeError):  # the last line of a run that was killed may be torn
@@ -148,7 +154,8 @@ class TrainedPolicy:
 
     def _make_env(self) -> Any:
         """An environment of which the spaces and the adapter's settings are asked, and nothing else."""
-        env = build_env(self.config, training=False, num_envs=1)
+        with only_trusting((*self.config.allow, *trusted_packages())):
+            env = build_env(self.config, training=False, num_envs=1)
         env.load_obs_statistics(self._statistics)
         env.close()
         return env
@@ -198,18 +205,24 @@ def load_trained(
     for complaint in complaints:
         log.warning("%s; the checkpoint before it is used", complaint)
     policy = build(config.network).to(resolve_device(device))
-    load_policy(policy, state["policy"])
+    try:
+        load_policy(policy, state.get("policy", {}))
+        statistics, step = state["env"]["obs_statistics"], meta["step"]
+    except StateError as error:
+        raise error if meta.get("built_from") in (None, fingerprint(config)) else ConfigError(str(error)) from None
+    except (KeyError, TypeError) as error:
+        raise CorruptError(f"the checkpoint in {folder} has no statistics of observations, or no step") from error
     policy.eval()
-    return TrainedPolicy(folder, config, policy, state["env"]["obs_statistics"], meta["step"], device)
+    return TrainedPolicy(folder, config, policy, statistics, step, device)
 
 
 def _read(folder: Path, checkpoint: str | int) -> Loaded:
     if checkpoint in ("last", "best"):
         return load_newest(folder / ("best" if checkpoint == "best" else "checkpoints"), rows=False)
-    kept = {}
+    kept: dict[Any, Path] = {}
     for number in list_checkpoints(folder / "checkpoints"):
         path = folder / "checkpoints" / f"{number:06d}"
-        kept[read_meta(path)["step"]] = path
+        kept[read_meta(path).get("step", -1)] = path
     if checkpoint not in kept:
         steps = ", ".join(map(str, sorted(kept))) or "none"
         raise ConfigError(f"there is no checkpoint of step {checkpoint} in {folder}; last, best, or of steps {steps}")

@@ -6,6 +6,7 @@ in the step after `after` steps, counted since it was built, so that a reset doe
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from typing import Any
@@ -270,6 +271,16 @@ class StepRaises(Counter):
         result = super().step(action)
         if self.failing:
             raise RuntimeError("the simulator fell over")
+        return result
+
+
+class TellsSecret(Counter):
+    """Has a key in what it says of its failure."""
+
+    def step(self, action: Any) -> Any:
+        result = super().step(action)
+        if self.failing:
+            raise RuntimeError(f"the server refused {os.environ['GITHUB_TOKEN']}")
         return result
 
 

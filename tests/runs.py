@@ -214,7 +214,8 @@ def newest(folder: Path) -> dict[str, Any]:
 
 def without_times(folder: Path) -> list[dict[str, Any]]:
     """The metrics of a run, without those that differ from run to run."""
-    return [{k: v for k, v in row.items() if k != "time" and not k.startswith("speed/")} for row in rows(folder)]
+    names = ("time", "run")
+    return [{k: v for k, v in row.items() if k not in names and not k.startswith("speed/")} for row in rows(folder)]
 
 
 def contents(log: AppendLog) -> dict[str, Any]:

@@ -107,6 +107,7 @@ def test_an_agent_made_in_python_is_the_one_that_the_command_trains(tmp_path: Pa
     assert scores["mean"] == statuses[0]["return"]
     for status in statuses:
         assert status.pop("seconds") > 0
+        assert len(status.pop("run")) == 32  # each run has an id of its own
     assert statuses[0] == statuses[1]
     names = [{path.name for path in (tmp_path / name).iterdir()} for name in ("python", "command")]
     assert names[1] - names[0] <= {"train.log", "choices.json"}

@@ -146,6 +146,12 @@ def test_scores_that_are_no_matrix_are_refused(scores):
 # Which runs count.
 
 
+def _laughs(first, then):
+    """A few lines of YAML that stand for 9^8 values."""
+    lines = (f"a{n}: &a{n} " + then.format(",".join([f"*a{n - 1}"] * 9)) for n in range(1, 9))
+    return "\n".join([f"a0: &a0 {first}", *lines])
+
+
 def test_a_run_that_ended_counts(tmp_path):
     assert status(leave_run(tmp_path / "a")) == ("done", "")
 
@@ -157,7 +163,14 @@ def test_a_run_that_ended_counts(tmp_path):
         (lambda run: (run / "config.yaml").write_bytes(b"\xff\x00\xfe"), "damaged", "config.yaml is not YAML"),
         (lambda run: (run / "config.yaml").write_text("[1, 2]"), "damaged", "not a config"),
         (lambda run: (run / "config.yaml").write_text("a: &a {b: *a}\n"), "damaged", "config.yaml"),
-        (lambda run: (run / "config.yaml").write_text("a: " + "[" * 200_000), "damaged", "config.yaml is not YAML"),
+        (lambda run: (run / "config.yaml").write_text("a: " + "[" * 200_000), "damaged", "config.yaml is nested"),
+        (lambda run: (run / "config.yaml").write_text(_laughs("[1]", "[{}]")), "damaged", "config.yaml holds more"),
+        (
+            lambda run: (run / "config.yaml").write_text(_laughs("{x: 1}", "{{<<: [{}]}}")),
+            "damaged",
+            "config.yaml merges",
+        ),
+        (lambda run: (run / "config.yaml").write_text("a: &a {b: 1}\nc: {<<: *a}"), "damaged", "config.yaml merges"),
         (lambda run: (run / "config.yaml").unlink(), "missing", "no config.yaml"),
         (lambda run: (run / "metrics.jsonl").unlink(), "missing", "no metrics.jsonl"),
         (lambda run: (run / "metrics.jsonl").write_text(""), "unfinished", "0 of 1,000 steps"),

@@ -183,4 +183,4 @@ def test_a_finished_checkpoint_keeps_only_the_newest_two(tmp_path: Path) -> None
     assert len(numbers) == 2
     assert numbers[0] > 1
     _, meta = read_state(tmp_path / "best" / f"{list_checkpoints(tmp_path / 'best')[-1]:06d}")
-    assert set(meta) == {"step", "score"}
+    assert set(meta) == {"step", "score", "run", "built_from"}

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hsw import ending
 from hsw.agent.protocols import ActingPolicy, ActorMemory, ActorPolicy, Weighted
 from hsw.env import VectorEnv
 from hsw.env.episode import become_worker
@@ -230,6 +231,8 @@ def main(actor: Actor, seed: int, actor_idx: int, life: tuple[int, ...], connect
         sentence = str(error) if isinstance(error, HswError) else f"{type(error).__name__}: {error}"
         with contextlib.suppress(OSError):
             connection.send((sentence, traceback.format_exc()))
+        if ending.strays:  # they would keep the process alive, and the pool waiting for its end
+            ending.leave(1)
 
 
 def _end_with_parent() -> None:

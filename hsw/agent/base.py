@@ -11,7 +11,8 @@ import numpy as np
 from hsw.agent.evaluation import evaluate
 from hsw.agent.parts import Parts
 from hsw.env import as_vector_env
-from hsw.errors import ConfigError, Interrupted, NonFiniteError
+from hsw.errors import ConfigError, EnvHangs, Interrupted, NonFiniteError
+from hsw.run.paste import resume_command
 from hsw.seeding import EVAL_ENV, derive_seed
 
 log = logging.getLogger("hsw")
@@ -101,6 +102,11 @@ class Agent(Parts, ABC):
             self._show_progress(force=True)
         except StopRequested:
             self._stop()
+        except EnvHangs as error:
+            if self.services.signals.requested is None:
+                raise
+            log.warning("%s; the row under way is dropped, and a resume draws its actions anew", error)
+            self._stop()
         except NonFiniteError as error:
             path = self.services.save_batch(error.batch, self.step)
             raise NonFiniteError(
@@ -179,7 +185,7 @@ class Agent(Parts, ABC):
         self._count_episodes()  # those of a half-filled rollout
         self._save(final=True)
         folder = self.services.folder
-        where = f"; continue with: python -m hsw.train resume={folder.path}" if folder else ""
+        where = f"; continue with: {resume_command(folder.path)}" if folder else ""
         raise Interrupted(f"stopped by signal {signum} at step {self.step}{where}", signum)
 
     def _save(self, final: bool = False) -> None:

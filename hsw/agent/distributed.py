@@ -25,6 +25,7 @@ from hsw.run.services import Every, Run
 from hsw.seeding import ENV, EVAL_ENV, derive_seed
 from hsw.spaces import tree_map
 from hsw.storage import DistributedStorage
+from hsw.template import Whole
 
 log = logging.getLogger("hsw")
 
@@ -313,6 +314,9 @@ class DistributedAgent(Agent):
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "session": self._session}
+
+    def state_template(self) -> Any:
+        return {**super().state_template(), "session": Whole()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)

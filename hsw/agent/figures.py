@@ -6,6 +6,8 @@ import time
 from collections import defaultdict
 from typing import Any
 
+from hsw.template import StateError
+
 
 class Means:
     """The mean of each figure over those updates that had it."""
@@ -35,7 +37,10 @@ class Means:
         # A checkpoint of hsw 0.1 has the number of updates among the sums, and divided all of them by it.
         updates = sums.pop("updates", 0) if "counts" not in state else 0
         self._sums.update(sums)
-        self._counts.update(state.get("counts", dict.fromkeys(sums, int(updates))))
+        counts = state.get("counts", dict.fromkeys(sums, int(updates)))
+        if set(counts) != set(sums) or 0 in counts.values():
+            raise StateError("the saved state/counts do not count the figures of state/sums")
+        self._counts.update(counts)
 
 
 class Clock:

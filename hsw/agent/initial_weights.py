@@ -78,7 +78,11 @@ def _take_statistics(env: Any, statistics: dict[str, Any], source: Path) -> None
     own = env.obs_statistics()
     if not own or not statistics:
         return
-    shapes = [{key: _shape(torch.as_tensor(part["mean"])) for key, part in kept.items()} for kept in (own, statistics)]
+    try:
+        kinds = (own, statistics)
+        shapes = [{key: _shape(torch.as_tensor(part["mean"])) for key, part in kept.items()} for kept in kinds]
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise CorruptError(f"init_from={source}: the checkpoint holds no statistics of observations") from error
     if shapes[0] != shapes[1]:
         raise ConfigError(f"init_from={source} has the statistics of other observations: {shapes[1]}, not {shapes[0]}")
     env.load_obs_statistics(statistics)

@@ -18,6 +18,7 @@ from hsw.errors import ConfigError, NonFiniteError
 from hsw.run.callback import Callback
 from hsw.run.services import Every, Run
 from hsw.spaces import tree_map
+from hsw.template import Named, Number, StateError, Whole
 
 
 class OffPolicyAgent(Agent):
@@ -150,7 +151,13 @@ class OffPolicyAgent(Agent):
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "updates": self._updates, **self._means.state_dict()}
 
+    def state_template(self) -> Any:
+        return {**super().state_template(), "updates": Number(0), "sums": Named(Number()), "counts": Named(Whole(1))}
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
         self._updates = state["updates"]
         self._means.load_state_dict(state)
+        behind = self.updates_per_step * (self.step - self.num_warmup_steps) - self._updates
+        if behind > 2 + 2 * self.updates_per_step * self.env.num_envs:  # no loop leaves more than a row's to the next
+            raise StateError(f"the saved state/updates are {self._updates}, and {self.step} steps make more")

@@ -33,11 +33,18 @@ class OnPolicyAgent(Agent):
             ConfigError: If a rollout cannot be split into the minibatches asked for.
         """
         storage, algorithm = config["storage"], config["algorithm"]
-        size = storage.get("num_steps", storage.get("size", 0)) * storage.get("num_envs", 1)
-        if algorithm.get("num_mini_batch", 1) > size:
+        num_steps, num_envs = storage.get("num_steps", storage.get("size", 0)), storage.get("num_envs", 1)
+        kept = num_envs * (num_steps // 2)  # episodes may be one step long: then every second row is a reset
+        parts = algorithm.get("num_mini_batch", 1)
+        if parts > num_envs * num_steps:
             raise ConfigError(
-                f"{size} transitions cannot make {algorithm['num_mini_batch']} minibatches; "
+                f"{num_envs * num_steps} transitions cannot make {parts} minibatches; "
                 "lower algorithm.num_mini_batch or raise storage.num_steps"
+            )
+        if parts > kept:
+            raise ConfigError(
+                f"a rollout of {num_steps} steps keeps {kept} transitions where every second row is a reset, which "
+                f"cannot make {parts} minibatches; lower algorithm.num_mini_batch or raise storage.num_steps"
             )
 
     def _iterate(self) -> dict[str, float]:

@@ -14,7 +14,7 @@ from hsw.agent.figures import Clock, Means
 from hsw.agent.protocols import ActingPolicy, Augmentation, EnvLike, IntrinsicRewards, Learner, Memory, require
 from hsw.agent.transitions import replaced
 from hsw.agent.watching import Watchers
-from hsw.agent.weights import load_policy
+from hsw.agent.weights import check_policy, load_policy
 from hsw.algorithm.intrinsic import Transitions
 from hsw.bounds import Range
 from hsw.device import move_owned, resolve_device
@@ -22,8 +22,9 @@ from hsw.env import as_vector_env
 from hsw.errors import ConfigError
 from hsw.run.callback import Callback
 from hsw.run.services import Every, Run
-from hsw.seeding import ENV, EVAL_ENV, STORAGE, derive_seed, get_rng_state, set_rng_state
+from hsw.seeding import ENV, EVAL_ENV, STORAGE, derive_seed, get_rng_state, rng_template, set_rng_state
 from hsw.spaces import tree_map
+from hsw.template import Each, Fields, Flag, Maybe, Number, Text, Whole, hold, space_template, template_of
 
 log = logging.getLogger("hsw")
 
@@ -222,12 +223,36 @@ class Parts:
             "rng": get_rng_state(),
         }
 
+    def state_template(self) -> Any:
+        """What a saved state must look like."""
+        recent = self.episode_returns.maxlen or 0
+        own = {key: template_of(value, vary=True) for key, value in self.state_dict().items()}
+        callbacks = {name: template_of(part, vary=True) for name, part in self.watchers.state_dict().items()}
+        own |= {
+            **dict.fromkeys(("step", "iteration_start", "last_eval", "episodes"), Whole()),
+            "best_score": Maybe(Number()),
+            "stopping": Maybe(Text()),
+            "episode_returns": Each(Number(), most=recent),
+            "episode_lengths": Each(Whole(1), most=recent),
+            "episode_successes": Each(Flag(), most=recent),
+            "policy": template_of(self.policy.state_dict()),
+            "obs": Maybe(space_template(self.env.observation_space, self.env.num_envs)),
+            "callbacks": Fields({}, callbacks, others=True),  # some may have been added or left out since
+            "rng": rng_template(),
+        }
+        for name, part in (("algorithm", self.algorithm), ("storage", self.storage), ("env", self.env)):
+            own[name] = part.state_template() if hasattr(part, "state_template") else own[name]
+        return own
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where state_dict was taken.
 
         Raises:
-            ConfigError: If the state belongs to other networks.
+            StateError: If the state is not of this agent and its parts.
         """
+        check_policy(self.policy, state.get("policy"))
+        saved = {key: value for key, value in state.items() if key != "logger"}  # which is not the agent's
+        hold(self.state_template(), saved, "state", missing=self.services.restored_older)
         self.step, self.iteration_start = state["step"], state["iteration_start"]
         self.best_score = state["best_score"]
         self.every_eval.done(state["last_eval"])

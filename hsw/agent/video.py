@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 
 from hsw.env import VectorEnv
 from hsw.errors import ConfigError
+from hsw.run.folder import write_whole
 
 
 class Recorder:
@@ -41,13 +43,16 @@ class Recorder:
 
         frames = [_enlarged(frame) for frame in self.frames]
         options: dict[str, Any] = {"fps": self.fps}
-        try:
-            path = stem.with_suffix(".mp4")
-            imageio.mimwrite(path, frames, macro_block_size=2, **options)  # type: ignore[arg-type]
-        except (ValueError, OSError, ImportError):  # no ffmpeg
-            path = stem.with_suffix(".gif")
-            imageio.mimwrite(path, frames, duration=1000 / self.fps)  # type: ignore[arg-type]
-        return path
+        with tempfile.TemporaryDirectory() as temporary:  # imageio writes by path, and would follow a link at its end
+            try:
+                path = Path(temporary, "video.mp4")
+                imageio.mimwrite(path, frames, macro_block_size=2, **options)  # type: ignore[arg-type]
+            except (ValueError, OSError, ImportError):  # no ffmpeg
+                path = Path(temporary, "video.gif")
+                imageio.mimwrite(path, frames, duration=1000 / self.fps)  # type: ignore[arg-type]
+            final = stem.with_name(stem.name + path.suffix)
+            write_whole(final, path.read_bytes())
+        return final
 
 
 def require_imageio(what: str) -> None:

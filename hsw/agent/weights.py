@@ -10,6 +10,7 @@ import torch
 
 from hsw.errors import ConfigError, CorruptError
 from hsw.run.folder import write_whole
+from hsw.template import StateError, hold, template_of
 
 log = logging.getLogger("hsw")
 
@@ -23,9 +24,21 @@ def load_policy(policy: _Weights, weights: dict[str, torch.Tensor]) -> None:
     """Load weights into a policy.
 
     Raises:
-        ConfigError: If they are of another network, naming what differs.
+        StateError: If they are of another network, naming what differs, or not finite.
+    """
+    check_policy(policy, weights)
+    policy.load_state_dict(weights)
+
+
+def check_policy(policy: _Weights, weights: Any) -> None:
+    """Refuse weights that are not of a policy.
+
+    Raises:
+        StateError: Naming what differs.
     """
     own = policy.state_dict()
+    if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
+        raise StateError("the checkpoint has no weights of a policy")
     missing, unknown = sorted(set(own) - set(weights)), sorted(set(weights) - set(own))
     shapes = [
         f"{key} is {tuple(weights[key].shape)} and should be {tuple(own[key].shape)}"
@@ -34,8 +47,8 @@ def load_policy(policy: _Weights, weights: dict[str, torch.Tensor]) -> None:
     ]
     if missing or unknown or shapes:
         parts = [f"missing {', '.join(missing)}"] * bool(missing) + [f"unknown {', '.join(unknown)}"] * bool(unknown)
-        raise ConfigError(f"the checkpoint is of another network or environment: {'; '.join(parts + shapes)}")
-    policy.load_state_dict(weights)
+        raise StateError(f"the checkpoint is of another network or environment: {'; '.join(parts + shapes)}")
+    hold(template_of(own), weights, "policy")
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from hsw.errors import ConfigError, NonFiniteError
 from hsw.network import Policy
 from hsw.schedule import Schedule, factor
+from hsw.template import Anything, Named, StateError, Whole, hold, optimizer_template, template_of
 
 
 class Algorithm(ABC):
@@ -118,12 +119,32 @@ class Algorithm(ABC):
         optimizers = {name: optimizer.state_dict()["state"] for name, optimizer in self._optimizers.items()}
         return {"optimizers": optimizers, "num_updates": self.num_updates}
 
+    def state_template(self) -> Any:
+        """What a saved state must look like; each optimiser's is told by itself, when it is made."""
+        return {**template_of(self.state_dict()), "optimizers": Named(Anything()), "num_updates": Whole()}
+
+    def expected_optimizers(self) -> set[str]:
+        """The optimisers that must have a state after the first update."""
+        return set()
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what state_dict returned.
+
+        Raises:
+            StateError: If it is of other optimisers or parameters.
+        """
         self.num_updates = state["num_updates"]
         self._optimizers.clear()
         self._parameters.clear()
+        lacking = self.expected_optimizers() - set(state["optimizers"]) if self.num_updates else set()
+        if lacking:
+            raise StateError(f"the saved algorithm has no optimizer {min(lacking)}")
         for name, saved in state["optimizers"].items():
-            optimizer = self.make_optimizer(name)
+            try:
+                optimizer = self.make_optimizer(name)
+            except KeyError:
+                raise StateError(f"the saved algorithm has an optimizer {name}, which nothing takes up") from None
+            hold(optimizer_template(optimizer), saved, f"algorithm/optimizers/{name}")
             optimizer.load_state_dict({"state": saved, "param_groups": optimizer.state_dict()["param_groups"]})
 
     @abstractmethod

@@ -73,6 +73,9 @@ class DAAC(Algorithm):
         self.entropy_schedule = entropy_schedule
         self.parameters = {"policy": policy.policy_parameters(), "value": policy.value_parameters()}
 
+    def expected_optimizers(self) -> set[str]:
+        return {"policy", "value"} if self.num_updates >= self.value_freq else {"policy"}
+
     def make_optimizer(self, name: str) -> Optimizer:
         return self.optimizer(name, self.parameters[name], self.scheduled(self.lr, self.lr_schedule), self.eps)
 

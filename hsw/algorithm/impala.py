@@ -64,8 +64,11 @@ class IMPALA(Algorithm):
         self.optimizer_name, self.eps, self.entropy_schedule = optimizer, eps, entropy_schedule
         self.parameters = list(policy.parameters())
 
+    def expected_optimizers(self) -> set[str]:
+        return {"all"}
+
     def make_optimizer(self, name: str = "all") -> Optimizer:
-        return self.optimizer(name, self.parameters, self.scheduled(self.lr, self.lr_schedule), self.eps)
+        return self.optimizer(name, {"all": self.parameters}[name], self.scheduled(self.lr, self.lr_schedule), self.eps)
 
     def new_optimizer(self, parameter: nn.Parameter, lr: float, eps: float) -> Optimizer:
         if self.optimizer_name == "adam":

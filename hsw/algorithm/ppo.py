@@ -67,8 +67,11 @@ class PPO(Algorithm):
         self.target_kl, self.eps, self.entropy_schedule = target_kl, eps, entropy_schedule
         self.parameters = list(policy.parameters())
 
+    def expected_optimizers(self) -> set[str]:
+        return {"all"}
+
     def make_optimizer(self, name: str = "all") -> Optimizer:
-        return self.optimizer(name, self.parameters, self.scheduled(self.lr, self.lr_schedule), self.eps)
+        return self.optimizer(name, {"all": self.parameters}[name], self.scheduled(self.lr, self.lr_schedule), self.eps)
 
     def update(self, storage: Any) -> dict[str, float]:
         optimizer = self.make_optimizer()

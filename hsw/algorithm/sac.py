@@ -57,6 +57,9 @@ class SAC(Algorithm):
         }
         self._targets: nn.Parameter | None = None
 
+    def expected_optimizers(self) -> set[str]:
+        return {"critics", "actor", *(["alpha"] if self.learn_alpha else [])}
+
     def make_optimizer(self, name: str) -> Optimizer:
         return self.optimizer(name, self.parameters[name], self.scheduled(self.lr, self.lr_schedule), self.eps)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from hsw.analysis.groups import Group
 from hsw.analysis.results import Point, RunResult
+from hsw.directory import Directory
 from hsw.errors import ConfigError
 
 _NUM_STEPS = 200
@@ -93,4 +95,7 @@ def draw(groups: Sequence[Group], envs: Sequence[str], metric: str, title: str, 
             ncols=2 if max(map(len, handles)) < 35 else 1,
         )
     figure.suptitle(f"{title}\nmean over seeds and its 95 % bootstrap interval", fontsize="medium", parse_math=False)
-    figure.savefig(path, dpi=110)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, dpi=110, format=path.suffix[1:] or "png")
+    with Directory.open(path.parent, create=True) as directory:
+        directory.replace(path.name, drawn.getvalue())  # a link of that name is not followed

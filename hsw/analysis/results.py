@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hsw.errors import ConfigError
+from hsw.bounded_yaml import MAX_BYTES, parse
+from hsw.directory import Directory, read_file
+from hsw.errors import ConfigError, CorruptError
 
 METRICS = {
     "return": ("eval/return_mean", "train/episode_return"),
@@ -22,7 +24,8 @@ METRICS = {
 _PERHAPS_OF_A_RUN = {"config.yaml", "status.json", "train.log", "run.lock", "versions.json"}  # or of a study
 _WITHIN_A_RUN = {"checkpoints", "best", "tensorboard", "wandb", "mlruns"}
 _LARGEST = 1e100  # beyond it sums and squares are no numbers
-_MAX_DEPTH = 100
+_LARGEST_FILE = 2**22  # bytes, of what is not metrics
+_LONGEST_LINE = 2**24
 _MAX_LEAVES = 20_000  # of a config: YAML's aliases can make a few lines into more than memory holds
 
 
@@ -150,7 +153,7 @@ def read_run(path: Path, metric: str = "return", name: str | None = None) -> Run
             evaluated_at = read(run)  # of the last of the three
         except OSError as error:
             faults.append(f"cannot read {error.filename}: {error.strerror}")
-        except (ValueError, RecursionError) as error:  # what is not UTF-8 is a ValueError too
+        except (CorruptError, ValueError, RecursionError) as error:  # what is not UTF-8 is a ValueError too
             faults.append(str(error) or type(error).__name__)
     told = _told_status(run)
     run.notes += faults + ([f"has no {' and no '.join(lacks)}"] if lacks else [])
@@ -176,17 +179,10 @@ def read_run(path: Path, metric: str = "return", name: str | None = None) -> Run
 
 
 def _read_config(run: RunResult) -> None:
-    import yaml
-
-    text, loader, depth = (run.path / "config.yaml").read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader), 0
     try:
-        for event in yaml.parse(text, loader):  # the loader itself recurses, and a deep file would end the process
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            if depth > _MAX_DEPTH:
-                raise ValueError
-        tree = yaml.load(text, loader)
-    except (yaml.YAMLError, ValueError) as error:
-        raise ValueError("config.yaml is not YAML") from error
+        tree = parse(read_file(run.path, "config.yaml", MAX_BYTES))
+    except ValueError as error:
+        raise ValueError(f"config.yaml {error}") from error
     if not isinstance(tree, dict):
         raise ValueError("config.yaml is not a config")
     seed, budget, env = tree.get("seed"), tree.get("num_train_steps"), tree.get("env")
@@ -226,8 +222,8 @@ def _text(value: Any) -> str:
 def _read_versions(run: RunResult) -> None:
     """The versions of the last session, and the command of the first; 0.1.0 told of one session only."""
     try:
-        told = json.loads((run.path / "versions.json").read_bytes())
-    except (ValueError, RecursionError):
+        told = json.loads(read_file(run.path, "versions.json", _LARGEST_FILE))
+    except (CorruptError, ValueError, RecursionError):
         told = None
     sessions = told if isinstance(told, list) else [told]
     if not sessions or not all(isinstance(session, dict) for session in sessions):
@@ -262,9 +258,9 @@ def _told_status(run: RunResult) -> str | None:
     if not os.path.isfile(path):
         return None
     try:
-        told = json.loads(path.read_bytes())
+        told = json.loads(read_file(run.path, "status.json", _LARGEST_FILE))
         status = told["status"]
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+    except (CorruptError, OSError, ValueError, TypeError, KeyError, RecursionError):
         run.notes.append("status.json cannot be read")
         return None
     run.notes += [told["error"]] if isinstance(told.get("error"), str) else []
@@ -275,8 +271,11 @@ def _read_metrics(run: RunResult, eval_key: str, train_key: str) -> int | None:
     """Returns the step of the last evaluation, whatever it measured."""
     fault, evaluated_at = None, None
     speeds: list[float] = []
-    with (run.path / "metrics.jsonl").open("rb") as file:
-        for number, line in enumerate(file, 1):
+    with (
+        Directory.open(run.path) as directory,
+        os.fdopen(directory.open_file("metrics.jsonl", os.O_RDONLY), "rb") as file,
+    ):
+        for number, line in enumerate(iter(lambda: file.readline(_LONGEST_LINE), b""), 1):
             try:
                 row = json.loads(line)
                 step, seconds = row["step"], _number(row.get("time"))

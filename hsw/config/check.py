@@ -204,9 +204,10 @@ def _checked(value: Any, hint: Any, name: str, whole: list[tuple[str, int]]) -> 
                 return [_checked(item, hint, f"{name}.{index}", whole) for index, item in enumerate(value)]
             expected = " or ".join(dict.fromkeys(word for option in options if (word := _describe(option))))
             raise ConfigError(f"{name}={_shown(value)} must be {expected}")
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if bounds is not None and number and value not in bounds:
-        raise ConfigError(f"{name}={value} must be {bounds}")
+    for item in value if isinstance(value, list) else [value]:  # a list's bounds are its items'
+        number = isinstance(item, int | float) and not isinstance(item, bool)
+        if bounds is not None and number and item not in bounds:
+            raise ConfigError(f"{name}={_shown(value)} must be {bounds}")
     return value
 
 

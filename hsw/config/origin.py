@@ -14,12 +14,14 @@ from hsw.config.arguments import key_of, prepare
 from hsw.config.choices import task_overrides
 from hsw.config.settings import root_key
 from hsw.config.targets import check_env_modules
+from hsw.directory import read_file
 from hsw.errors import ConfigError, CorruptError
 
 if TYPE_CHECKING:
     from hsw.run.folder import RunFolder
 
 NAME = "choices.json"
+_LARGEST = 2**22  # bytes
 ORIGIN = "HSW_FROM"  # the variable of the environment that names the folder whose config runs again
 _NOT_KEPT = ("hydra", "resume", "from", "allow")
 
@@ -115,10 +117,10 @@ def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 def _stored(folder: Path) -> list[str]:
     path = folder / NAME
-    if not path.is_file():
+    if not os.path.lexists(path):
         return _of_command(folder)
     try:
-        overrides = json.loads(path.read_bytes())["overrides"]
+        overrides = json.loads(read_file(folder, NAME, _LARGEST))["overrides"]
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise CorruptError(f"{path} cannot be read: {type(error).__name__}") from error
     if not isinstance(overrides, list) or not all(isinstance(override, str) for override in overrides):
@@ -136,7 +138,7 @@ def _of_command(folder: Path) -> list[str]:
     """What a run of 0.1.0, which kept its command only, was composed from."""
     unknown = f"{folder} does not tell what its config was composed from"
     try:
-        command = json.loads((folder / "versions.json").read_bytes())["command"]
+        command = json.loads(read_file(folder, "versions.json", _LARGEST))["command"]
         arguments = prepare([str(word) for word in command[1:]])
     except (OSError, ValueError, TypeError, KeyError, RecursionError, ConfigError) as error:
         raise ConfigError(f"{unknown}: it has no {NAME}, and no command in versions.json") from error

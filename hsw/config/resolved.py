@@ -10,20 +10,19 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
 
 from hsw.config.check import GROUPS, Target, check_config, find_targets
-from hsw.config.choices import options, targets_of
+from hsw.config.choices import options, targets_of, task_overrides
 from hsw.config.compatibility import check_pairs, owner
 from hsw.config.defaults import fill_in, leave_out
 from hsw.config.files import refuse_secrets
 from hsw.config.legacy import keep_encoders
+from hsw.config.plain import SPACES, read_stored, settle
 from hsw.config.settings import CHANGEABLE, Settings, root_key
 from hsw.config.targets import check_env_modules
 from hsw.errors import ConfigError, CorruptError
 
 _TAG = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
-SPACES = ("observation_space", "action_space")
 _HINTS = typing.get_type_hints(Settings, include_extras=True)
 TARGET_KEYS = tuple(key for key, hint in _HINTS.items() if hint in GROUPS)
 ONE_TARGET_KEYS = tuple(key for key, hint in _HINTS.items() if hint == Target)
@@ -41,22 +40,19 @@ def check(config: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     Raises:
         ConfigError: For the first thing that is wrong.
     """
-    given, config = config, config.copy()
+    given, raw = config, OmegaConf.to_container(config, resolve=False)
+    _check_files(config)
+    config = settle(config)
     with open_dict(config):
         for key in SPACES:  # read from the environment, which is not built yet
             if OmegaConf.is_missing(config, key):
                 config[key] = None
-    _check_files(config)
-    try:
-        plain: Any = OmegaConf.to_container(config, resolve=True)
-    except OmegaConfBaseException as error:
-        raise ConfigError(str(error).splitlines()[0]) from error
+    plain: Any = OmegaConf.to_container(config, resolve=True)
     refuse_secrets(f"{path}={value}" for path, value in _leaves(plain))  # those that an interpolation read
-    allowed = plain.get("allow", ())
+    allowed = plain["allow"] = allowed_by(config)
     targets = find_targets(plain, Settings, allowed)
     choices = {group: targets_of(group, allowed) for group in ("network", "storage")}
     check_pairs(targets, choices)  # first: a preset's values for other parts would be called misspelt
-    raw: Any = OmegaConf.to_container(config, resolve=False)
     copies = {path for path, value in _leaves(raw) if isinstance(value, str) and "${" in value}
     for path, value in check_config(plain, Settings, targets, allowed, copies):
         if path not in copies:
@@ -70,6 +66,19 @@ def check(config: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
         )
     owner(targets["agent"]).check(plain)
     return plain, targets
+
+
+def allowed_by(config: DictConfig) -> Any:
+    """The packages that targets may come from: those of the command line, and none that a YAML names.
+
+    Args:
+        config: Composed by Hydra, or made in Python, where its maker is trusted.
+    """
+    hydra: Any = config.get("hydra") or (HydraConfig.get() if HydraConfig.initialized() else None)
+    if hydra is not None and not any(override.lstrip("+").startswith("allow=") for override in task_overrides(hydra)):
+        return []
+    allowed = config.get("allow")
+    return OmegaConf.to_container(allowed) if OmegaConf.is_config(allowed) else allowed
 
 
 def identity(config: DictConfig) -> dict[str, Any]:
@@ -128,13 +137,16 @@ def resumed_config(config: DictConfig, folder: Path) -> DictConfig:
             f"a resumed run keeps its {', '.join(refused)}; it may change {', '.join(CHANGEABLE[:-1])}; "
             "start a new run for anything else"
         )
+    config = config.copy()
+    config.resume = None  # a path, which may have any characters
     check(config)
     plain: Any = OmegaConf.to_container(saved, resolve=True)
     try:
-        check_env_modules(plain, config.allow)
+        check_env_modules(plain, allowed_by(config))
         for key in groups:
             saved[key] = config[key]
-        saved.allow = config.allow
+        saved.allow = allowed_by(config)
+        saved = settle(saved)  # what the command line changes may hold interpolations
         check(saved)
     except ConfigError as error:
         raise CorruptError(f"the config of {folder} cannot be run: {error}") from error
@@ -148,16 +160,14 @@ def load_config(folder: Path) -> DictConfig:
         ConfigError: If there is no run in the folder.
         CorruptError: If its config cannot be read.
     """
-    path = folder / "config.yaml"
-    if not path.is_file():
-        raise ConfigError(f"there is no run in {folder}: it has no config.yaml")
+    loaded = OmegaConf.create(read_stored(folder))
+    assert isinstance(loaded, DictConfig)
     try:
-        loaded = OmegaConf.load(path)
         plain: Any = OmegaConf.to_container(loaded, resolve=False)
-        assert isinstance(plain, dict)
         fill_in(plain)
         filled = OmegaConf.create(plain)
         keep_encoders(filled)
-        return filled
-    except Exception as error:  # YAML's, OmegaConf's and Unicode's errors have no common base
-        raise CorruptError(f"{path} cannot be read: {type(error).__name__}") from error
+    except Exception as error:  # what is there may have any form
+        raise CorruptError(f"{folder / 'config.yaml'} cannot be read: {type(error).__name__}") from error
+    assert isinstance(filled, DictConfig)
+    return filled

@@ -35,7 +35,7 @@ class Settings:
 
     seed: Annotated[int, Range(0)]
     device: str
-    threads: Annotated[int, Range(1)]
+    threads: Annotated[int, Range(1, 1024)]
     num_train_steps: Annotated[int, Range(1)]
     tag: str
     resume: str | None

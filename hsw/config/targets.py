@@ -1,25 +1,67 @@
-"""Which targets a config may name. A run folder is data: nothing in it may execute."""
+"""Which targets a config may name. A run folder is data: nothing in it may execute.
+
+A target is one of a list: what conf/ names, what hsw's rooms export, classes of torch and Gymnasium that are named
+below, and whatever public of a package that the command line trusts. Nothing is a target for how its name begins.
+"""
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import yaml
+
+from hsw.config.place import conf_folder
 from hsw.config.plugins import trusted_packages
 from hsw.errors import ConfigError
 
-# Rooms of hsw whose functions may be targets; entry points and run services are not for configs.
-_FUNCTIONS = ("hsw.env", "hsw.network", "hsw.storage", "hsw.algorithm", "hsw.agent")
-_CLASSES = ("hsw", "torch.optim", "torch.nn.modules", "gymnasium")
+# Rooms of hsw whose exports may be named, by where they are exported and by where they are defined.
+_ROOMS = (
+    "hsw.env",
+    "hsw.network",
+    "hsw.storage",
+    "hsw.algorithm",
+    "hsw.agent",
+    "hsw.agent.callbacks",
+    "hsw.schedule",
+    "hsw.run.logger",
+)
+_LISTED = {
+    # Layers and losses; nothing that loads or runs code.
+    "torch.nn": """
+        AdaptiveAvgPool1d AdaptiveAvgPool2d AdaptiveMaxPool1d AdaptiveMaxPool2d AlphaDropout AvgPool1d AvgPool2d
+        BatchNorm1d BatchNorm2d BatchNorm3d Bilinear CELU Conv1d Conv2d Conv3d ConvTranspose1d ConvTranspose2d
+        CosineSimilarity CrossEntropyLoss Dropout Dropout1d Dropout2d ELU Embedding Flatten GELU GLU GRU GRUCell
+        GroupNorm Hardshrink Hardsigmoid Hardswish Hardtanh HuberLoss Identity InstanceNorm1d InstanceNorm2d L1Loss
+        LSTM LSTMCell LayerNorm LazyBatchNorm1d LazyConv2d LazyLinear LeakyReLU Linear LocalResponseNorm LogSigmoid
+        LogSoftmax MSELoss MaxPool1d MaxPool2d Mish ModuleDict ModuleList MultiheadAttention PReLU PixelShuffle RMSNorm
+        RNN RNNCell RReLU ReLU ReLU6 ReflectionPad2d ReplicationPad2d SELU Sequential SiLU Sigmoid SmoothL1Loss Softmax
+        Softmin Softplus Softshrink Softsign Tanh Tanhshrink Threshold TransformerEncoder TransformerEncoderLayer
+        Unflatten Upsample ZeroPad2d
+    """,
+    "torch.optim": """
+        ASGD Adadelta Adafactor Adagrad Adam AdamW Adamax NAdam RAdam RMSprop Rprop SGD SparseAdam
+    """,
+    "gymnasium.spaces": "Box Dict Discrete MultiBinary MultiDiscrete",
+    # Not RecordVideo and its like, which write where they are told.
+    "gymnasium.wrappers": """
+        AddRenderObservation AddWhiteNoise AtariPreprocessing Autoreset ClipAction ClipReward DelayObservation
+        DiscretizeAction DiscretizeObservation DtypeObservation FilterObservation FlattenObservation
+        FrameStackObservation GrayscaleObservation MaxAndSkipObservation NormalizeObservation NormalizeReward
+        ObstructView OrderEnforcing PassiveEnvChecker RecordEpisodeStatistics RepeatAction RescaleAction
+        RescaleObservation ReshapeObservation ResizeObservation StickyAction TimeAwareObservation TimeLimit
+        TransformAction TransformObservation TransformReward
+    """,
+}
 
 
 def resolve_target(name: str, allowed: Iterable[str] = ()) -> Any:
     """The class, function or factory that a _target_ names, if it is one that may run.
 
-    The name's package is checked before anything is imported, and then the object itself: a name such as
-    torch.nn.functional.torch.load begins well and is not a class of torch.nn.
+    Nothing is imported but hsw, torch, Gymnasium and the packages that are trusted.
 
     Args:
         name: Dotted.
@@ -30,21 +72,26 @@ def resolve_target(name: str, allowed: Iterable[str] = ()) -> Any:
     """
     trusted = (*allowed, *trusted_packages())
     refusal = ConfigError(
-        f"_target_={name} is not allowed: a target is a class or function of hsw, an optimiser or module of torch or a "
-        f"class of gymnasium{''.join(f', or anything in {package}' for package in trusted)}; "
+        f"_target_={name} is not allowed: a target is a public class or function of hsw, a layer or optimiser of torch "
+        f"or a wrapper of gymnasium{''.join(f', or anything public in {package}' for package in trusted)}; "
         "allow=[my_package] on the command line trusts another package"
     )
-    if not isinstance(name, str) or not _inside(name, ("hsw", "torch", "gymnasium", *trusted)):
+    if not isinstance(name, str) or not all(part.isidentifier() and part[0] != "_" for part in name.split(".")):
         raise refusal
-    found = _locate(name)
-    owner = found.__self__ if inspect.ismethod(found) else found  # a factory classmethod belongs to its class
-    module = getattr(owner, "__module__", "") or ""
-    if _inside(module, trusted):
-        return found
-    if inspect.isclass(owner) and _inside(module, _CLASSES):
-        return found
-    if inspect.isfunction(found) and found.__qualname__ == found.__name__ and _inside(module, _FUNCTIONS):
-        return found
+    if inside(name, trusted):
+        found = _locate(name)
+        owner = found.__self__ if inspect.ismethod(found) else found  # a factory classmethod belongs to its class
+        module = getattr(owner, "__module__", None) or ""
+        if (inspect.isroutine(found) or inspect.isclass(found)) and inside(module, trusted):
+            return found
+        if not inside(name, ("hsw",)):
+            raise refusal
+    target = _registered(name)
+    if target is not None:
+        return target
+    for package in ("hsw", *_LISTED):
+        if inside(name, (package,)) and name != package:
+            _locate(name)  # tells a name that is misspelt
     raise refusal
 
 
@@ -61,14 +108,16 @@ def walk_targets(config: Any, path: str = "") -> Iterator[tuple[str, dict[str, A
 
 
 def check_env_modules(config: dict[str, Any], allowed: Iterable[str]) -> None:
-    """Refuse an env id that imports a module ("my_pkg.module:MyEnv-v0") which the command line does not trust.
+    """Refuse at once an env id that imports a module ("my_pkg.module:MyEnv-v0") which the command line does not trust.
+
+    Whatever way an id takes, make_env itself refuses it where it would import (hsw.env.trust).
 
     Raises:
         ConfigError: If a run folder's config names such a module.
     """
     for path, node in walk_targets(config):
         module, colon, _ = str(node.get("id", "")).partition(":")
-        if colon and not _inside(module, ("hsw.env", *allowed, *trusted_packages())):
+        if colon and not inside(module, ("hsw.env", *allowed, *trusted_packages())):
             package = module.split(".")[0]
             raise ConfigError(
                 f"{path}.id={node['id']} would import {module}, and a run folder is not trusted to; "
@@ -76,8 +125,59 @@ def check_env_modules(config: dict[str, Any], allowed: Iterable[str]) -> None:
             )
 
 
-def _inside(name: str, packages: tuple[str, ...]) -> bool:
+def inside(name: str, packages: Iterable[str]) -> bool:
+    """Whether a dotted name is one of these packages, or in one."""
     return any(name == package or name.startswith(package + ".") for package in packages)
+
+
+def _registered(name: str) -> Any:
+    """The target of that name which hsw itself vouches for, or None."""
+    if name in _named_in_conf():
+        return _locate(name)
+    module, _, last = name.rpartition(".")
+    if last in _LISTED.get(module, "").split():
+        return getattr(importlib.import_module(module), last, None)
+    exports = _exports()
+    if name in exports:
+        return exports[name]
+    if module in exports and inspect.isclass(exports[module]) and last.startswith("create_"):
+        factory = getattr(exports[module], last, None)
+        return factory if inspect.ismethod(factory) else None
+    return None
+
+
+@functools.cache
+def _exports() -> dict[str, Any]:
+    """What the rooms export, by its name there and by its own."""
+    found: dict[str, Any] = {}
+    for room in _ROOMS:
+        try:
+            module = importlib.import_module(room)
+        except ModuleNotFoundError as error:
+            if error.name != room:
+                raise
+            continue
+        for name in getattr(module, "__all__", None) or _defined_in(module):
+            exported = getattr(module, name)
+            if not name.startswith("_") and (inspect.isclass(exported) or inspect.isfunction(exported)):
+                found[f"{room}.{name}"] = found[f"{exported.__module__}.{exported.__qualname__}"] = exported
+    return found
+
+
+def _defined_in(module: Any) -> list[str]:
+    return [name for name, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__]
+
+
+@functools.cache
+def _named_in_conf() -> frozenset[str]:
+    """Every _target_ in the YAMLs of hsw's own conf/, but for what they tell Hydra."""
+    found: set[str] = set()
+    for path in conf_folder().rglob("*.yaml"):
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if isinstance(content, dict):
+            content.pop("hydra", None)
+            found |= {node["_target_"] for _, node in walk_targets(content)}
+    return frozenset(name for name in found if isinstance(name, str) and inside(name, ("hsw",)))
 
 
 def _locate(name: str) -> Any:
@@ -98,7 +198,5 @@ def _locate(name: str) -> Any:
                 found = getattr(found, part)
         except AttributeError:
             break
-        except ModuleNotFoundError as error:  # of a module that is read when its name is
-            raise ConfigError(f"_target_={name} needs {error.name}, which is not installed") from error
         return found
     raise ConfigError(f"_target_={name} does not exist")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 
 from hsw.spaces import SpaceSpec
 
@@ -31,6 +32,11 @@ class ActionCast:
             self._bounds = [
                 np.asarray(b, np.float64 if self._is_whole else self._dtype) for b in (space.low, space.high)
             ]
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """Of what the environments get, as a tensor."""
+        return torch.from_numpy(np.empty(0, self._dtype)).dtype
 
     def __call__(self, actions: Any, num_envs: int) -> np.ndarray:
         """Cast actions, [N, *shape] in any numbers. Returns an array that is no view of them."""

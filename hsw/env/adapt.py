@@ -8,10 +8,12 @@ from functools import partial
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 
 from hsw.env.episode import EpisodeFactory
 from hsw.env.goals import GoalFunctions, is_goal_space, read_goals
+from hsw.env.life import construction
 from hsw.env.place import REFUSALS, config_error
 from hsw.env.serial import SerialVectorEnv
 from hsw.env.vector import VectorEnv
@@ -43,20 +45,21 @@ def as_vector_env(env: Any, *, seed: int = 1, training: bool = True, num_envs: i
         EnvError: If it cannot be built.
     """
     try:
-        made = env if isinstance(env, VectorEnv | gym.Env | gym.vector.VectorEnv) else _call(env)
-        if isinstance(made, VectorEnv):
-            return made
-        options["training"] = training
-        if isinstance(made, gym.Env):
-            makers = [lambda: made, *([env] * (num_envs - 1) if made is not env else [])]
-            vector = _serial(makers, seed, options)
-        elif type(made) is SyncVectorEnv:
-            vector = _serial([partial(_same, single) for single in made.envs], seed, options)
-        else:
-            made.reset(seed=derive_seed(seed))  # later resets go on in its random stream
-            vector = adapt(made, **options)
-        if made is not env:
-            vector.remake = partial(as_vector_env, env, num_envs=num_envs, **options)
+        with construction(options.get("timeout")):
+            made = env if isinstance(env, VectorEnv | gym.Env | gym.vector.VectorEnv) else _call(env)
+            if isinstance(made, VectorEnv):
+                return made
+            options["training"] = training
+            if isinstance(made, gym.Env):
+                makers = [lambda: made, *([env] * (num_envs - 1) if made is not env else [])]
+                vector = _serial(makers, seed, options)
+            elif type(made) is SyncVectorEnv:
+                vector = _serial([partial(_same, single) for single in made.envs], seed, options)
+            else:
+                made.reset(seed=derive_seed(seed))  # later resets go on in its random stream
+                vector = adapt(made, **options)
+            if made is not env:
+                vector.remake = partial(as_vector_env, env, num_envs=num_envs, **options)
         return vector
     except HswError:
         raise
@@ -108,6 +111,9 @@ def remaker(env: Any, num_envs: int) -> Callable[..., VectorEnv]:
 def adapt(vector: Any, *, exact: bool = False, goals: Goals | None = None, **options: Any) -> VectorEnv:
     """A VectorEnv around a vector environment of Gymnasium's; options are VectorEnv's."""
     actions = vector.single_action_space
+    if isinstance(actions, gym.spaces.Box) and actions.shape in ((), (0,)):
+        raise ConfigError(f"a Box action space of shape {actions.shape} has nothing to choose; it needs (1,) or more")
+    _refuse_starts(vector.single_observation_space)
     return VectorEnv(
         vector,
         read_space(vector.single_observation_space),
@@ -118,6 +124,15 @@ def adapt(vector: Any, *, exact: bool = False, goals: Goals | None = None, **opt
         goals=goals,
         **options,
     )
+
+
+def _refuse_starts(space: gym.Space[Any]) -> None:
+    """Categories are observed as one-hot vectors, which count from 0."""
+    parts = space.spaces.values() if isinstance(space, gym.spaces.Dict) else ()
+    for part in parts:
+        _refuse_starts(part)
+    if np.any(getattr(space, "start", 0)):
+        raise ConfigError(f"the observation space {space} must count from 0; wrap the environment, to subtract")
 
 
 def adapt_episodes(vector: SerialVectorEnv | WorkerVectorEnv, first: Callable[[], Any], **options: Any) -> VectorEnv:

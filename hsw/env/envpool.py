@@ -57,6 +57,7 @@ class _Pool:
 
     def __init__(self, pool: Any, num_envs: int, goals: GoalFunctions | None) -> None:
         self._pool, self.num_envs, self.goals = pool, num_envs, goals
+        self.counts_games = hasattr(pool.spec.config, "episodic_life")  # Atari's: its infos tell of whole games
 
     def reset(self) -> Any:
         return self._pool.reset()

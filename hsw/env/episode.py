@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import multiprocessing
 import signal
 import warnings
 from collections.abc import Callable, Sequence
@@ -12,9 +11,11 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from hsw.env.life import is_ours
 from hsw.env.place import env_error
 from hsw.env.wrappers import packed, unpacked, with_state, with_statistics
 from hsw.errors import EnvError
+from hsw.output import secure_streams
 from hsw.seeding import derive_seed
 from hsw.spaces import SpaceSpec, read_space
 
@@ -57,7 +58,9 @@ class EpisodeEnv(gym.Wrapper[Any, Any, Any, Any]):
         episode_seed = derive_seed(self.seed, self.index, self.episode)
         try:
             result = self.env.reset(seed=episode_seed, options=options)
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
+            if is_ours(error):
+                raise
             raise env_error(f"environment {self.index}: reset raised", error) from error
         if not (isinstance(result, tuple) and len(result) == 2):
             raise EnvError(f"environment {self.index}: reset must return (obs, info), got {type(result).__name__}")
@@ -69,7 +72,9 @@ class EpisodeEnv(gym.Wrapper[Any, Any, Any, Any]):
             return obs, 0.0, False, False, info
         try:
             result = self.env.step(action)
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
+            if is_ours(error):
+                raise
             raise env_error(f"environment {self.index}: step raised", error) from error
         if not (isinstance(result, tuple) and len(result) == 5):
             got = len(result) if isinstance(result, tuple) else type(result).__name__
@@ -82,9 +87,21 @@ class EpisodeEnv(gym.Wrapper[Any, Any, Any, Any]):
             reward = float(reward)
         except (TypeError, ValueError):
             raise EnvError(f"environment {self.index}: the reward must be a number, got {reward!r}") from None
-        if not (type(obs) is np.ndarray and obs.dtype == self._dtype and obs.shape == self._spec.shape):
+        if not (
+            type(obs) is np.ndarray
+            and obs.dtype == self._dtype
+            and obs.shape == self._spec.shape
+            and not self._spec.nvec
+        ):
             obs = self._checked(self._spec, obs)
         return obs, reward, bool(terminated), bool(truncated), info
+
+    def close(self) -> None:
+        """Close the environment; what it raises is said, and spoils no run that is over."""
+        try:
+            super().close()
+        except Exception as error:
+            warnings.warn(f"environment {self.index}: close raised {type(error).__name__}: {error}", stacklevel=2)
 
     def _replay(self, episode: int, actions: Sequence[Any]) -> tuple[Any, dict[str, Any]]:
         self.episode = episode - 1
@@ -131,7 +148,13 @@ class EpisodeEnv(gym.Wrapper[Any, Any, Any, Any]):
                 self._cast.add(name)
                 warnings.warn(f"{name} is {obs.dtype} and is cast to its space's {spec.dtype}", stacklevel=2)
             obs = obs.astype(spec.dtype)
+        if spec.nvec and not ((obs >= 0) & (obs < spec.nvec)).all():
+            raise EnvError(f"environment {self.index}: {name} is {obs}, its space says 0 to {_tops(spec)}")
         return obs
+
+
+def _tops(spec: SpaceSpec) -> str:
+    return ", ".join(str(n - 1) for n in spec.nvec)
 
 
 class EpisodeFactory:
@@ -141,8 +164,6 @@ class EpisodeFactory:
         self.make, self.index, self.seed = make, index, seed
 
     def __call__(self) -> EpisodeEnv:
-        if multiprocessing.parent_process() is not None:
-            become_worker()
         return EpisodeEnv(self.build(), self.index, self.seed)
 
     def build(self) -> Any:
@@ -151,14 +172,17 @@ class EpisodeFactory:
             return self.make()
         except (ValueError, TypeError, ImportError, EnvError, gym.error.Error):  # no such env, or not with these kwargs
             raise
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
+            if is_ours(error):
+                raise
             raise env_error(f"environment {self.index} could not be built:", error) from error
 
 
 def become_worker() -> None:
     """Signals are the trainer's to handle (a cluster sends them to the whole group), and no worker outlives it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    secure_streams()
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, signal.SIG_IGN)
     libc = ctypes.CDLL(None, use_errno=True)
     if hasattr(libc, "prctl"):  # Linux: PR_SET_PDEATHSIG
         libc.prctl(1, signal.SIGKILL)

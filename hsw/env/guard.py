@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import signal
-import threading
 import time
+import warnings
 from multiprocessing.connection import wait
 from typing import Any
 
+from hsw.env.life import Life
 from hsw.env.place import env_error
-from hsw.errors import EnvError
+from hsw.errors import EnvError, EnvHangs
+
+_LATER = 2.0  # seconds
 
 
 class GuardedBackend:
@@ -26,12 +28,13 @@ class GuardedBackend:
         self.backend = backend
         self._timeout = timeout
         self._asynchronous = hasattr(backend, "processes")
-        self._alarm = _Alarm(timeout)
+        # Workers are waited for with a limit, and the one that hangs or died is named; the alarm is for a stop.
+        self._life = Life(timeout + _LATER if timeout and self._asynchronous else timeout)
         self.num_envs = int(backend.num_envs)
 
     def reset(self, options: dict[str, Any] | None = None) -> Any:
         """Start every environment. Returns the observations."""
-        self._alarm.install()
+        self._life.open()
         return (self._guarded("reset", options=options) if options else self._guarded("reset"))[0]
 
     def step(self, actions: Any) -> Any:
@@ -47,21 +50,37 @@ class GuardedBackend:
         return self.backend.render() if getattr(self.backend, "render_mode", None) == "rgb_array" else None
 
     def close(self) -> None:
-        """End the environments; a worker that does not answer is killed."""
+        """End the environments; a worker that does not answer is killed.
+
+        Raises:
+            EnvError: If they do not let themselves be closed in time, or leave threads behind.
+        """
         if getattr(self.backend, "closed", False):
             return
-        self._alarm.uninstall()
-        with contextlib.suppress(Exception):  # what is broken cannot be asked to close
+        self._life.open()
+        self._life.last_word()
+        broken: EnvError | None = None
+        try:
             if self._asynchronous:
                 self._close_workers()
             else:
-                self.backend.close()
+                with self._life.during("close"):
+                    self.backend.close()
+        except EnvError as error:
+            broken = error
+        except Exception as error:  # what is broken cannot be asked to close
+            warnings.warn(f"the environments' close raised {type(error).__name__}: {error}", stacklevel=2)
+        with contextlib.suppress(AttributeError):
+            self.backend.closed = True
+        self._life.close()
+        if broken:
+            raise broken
 
     def _guarded(self, method: str, *args: Any, **kwargs: Any) -> Any:
         try:
-            if self._asynchronous:
-                return self._ask_workers(method, *args, **kwargs)
-            with self._alarm:
+            with self._life.during(method):
+                if self._asynchronous:
+                    return self._ask_workers(method, *args, **kwargs)
                 return getattr(self.backend, method)(*args, **kwargs)
         except EnvError:
             raise
@@ -77,7 +96,8 @@ class GuardedBackend:
         except multiprocessing.TimeoutError as error:
             self._raise_if_lost(error)
             hung = [i for i, pipe in enumerate(self.backend.parent_pipes) if not pipe.poll()]
-            raise EnvError(f"environment {hung[0]}: {method} did not answer within {self._timeout} s") from error
+            self._life.hung = True
+            raise EnvHangs(f"environment {hung[0]}: {method} did not answer within {self._timeout:g} s") from error
 
     def _raise_if_lost(self, error: Exception, patience: float = 0.0) -> None:
         """Name the environment whose worker died; its pipe may break before its end is known."""
@@ -103,36 +123,3 @@ class GuardedBackend:
         for pipe in pipes:
             pipe.close()
         self.backend.closed = True
-
-
-class _Alarm:
-    """Raises TimeoutError in the main thread if the body outlasts the limit; elsewhere it does nothing.
-
-    Its handler stands from install to uninstall, because to set it for each step would cost as much as an environment.
-    """
-
-    def __init__(self, seconds: float | None) -> None:
-        self._seconds = seconds
-        self._previous: Any = None
-        self._installed = False
-
-    def install(self) -> None:
-        if self._seconds and not self._installed and threading.current_thread() is threading.main_thread():
-            self._previous = signal.signal(signal.SIGALRM, self._raise)
-            self._installed = True
-
-    def uninstall(self) -> None:
-        if self._installed and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGALRM, self._previous)
-            self._installed = False
-
-    def __enter__(self) -> None:
-        if self._installed:
-            signal.setitimer(signal.ITIMER_REAL, self._seconds or 0.0)
-
-    def __exit__(self, *exc_info: object) -> None:
-        if self._installed:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-
-    def _raise(self, *_: object) -> None:
-        raise TimeoutError(f"no answer within {self._seconds} s")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import importlib
+import os
+import resource
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -14,8 +16,10 @@ from hsw.bounds import Range
 from hsw.env.adapt import adapt, adapt_episodes
 from hsw.env.envpool import make_envpool_backend
 from hsw.env.episode import EpisodeFactory
+from hsw.env.life import construction
 from hsw.env.place import REFUSALS, config_error, env_error
 from hsw.env.serial import SerialVectorEnv
+from hsw.env.trust import check_entry_point, check_import, check_kwargs
 from hsw.env.vector import VectorEnv
 from hsw.env.workers import WorkerVectorEnv
 from hsw.env.wrappers import Wrapped, Wrapper, chosen
@@ -67,6 +71,9 @@ def make_env(
         EnvError: If the environment cannot be built.
     """
     recipe = partial(make_env, **{name: value for name, value in locals().items() if name != "seed"})
+    check_kwargs(id, "env.id")
+    check_kwargs(kwargs)
+    check_kwargs(eval_kwargs, "env.eval_kwargs")
     env_kwargs = {**(kwargs or {}), **({} if training else eval_kwargs or {})}
     layers = chosen(wrappers, eval_wrappers, training)
     if layers and backend in ("native", "envpool"):
@@ -85,12 +92,14 @@ def make_env(
     }
     try:
         if backend == "envpool":
-            pool, *spaces = make_envpool_backend(id, num_envs, seed, env_kwargs)
-            env = VectorEnv(pool, *spaces, goals=pool.goals, **options)
+            with construction(timeout):
+                pool, *spaces = make_envpool_backend(id, num_envs, seed, env_kwargs)
+                env = VectorEnv(pool, *spaces, goals=pool.goals, **options)
         else:
             if render_mode:
                 env_kwargs["render_mode"] = render_mode
-            env = _make_gym(id, backend, num_envs, seed, env_kwargs, layers, **options)
+            with construction(timeout):
+                env = _make_gym(id, backend, num_envs, seed, env_kwargs, layers, **options)
         env.remake = recipe
         return env
     except HswError:
@@ -110,19 +119,35 @@ def _make_gym(
     if module:
         _import(module)
     spec = copy.copy(gym.spec(name))
+    check_entry_point(spec.entry_point)
     spec.order_enforce = False  # EpisodeEnv is the only caller, and checks what it gets
     make: Callable[[], gym.Env[Any, Any]] = partial(gym.make, spec, disable_env_checker=True, **kwargs)
     if wrappers:
         make = Wrapped(make, wrappers)
     factories = [EpisodeFactory(make, index, seed) for index in range(num_envs)]
-    if backend == "async":  # its environments live in its workers: one more is built here, and only if someone asks
+    if backend == "async":
+        _check_files(num_envs)
+        # Its environments live in its workers: one more is built here, and only if someone asks.
         return adapt_episodes(WorkerVectorEnv(factories), factories[0], **options)
     serial = SerialVectorEnv(factories)
     return adapt_episodes(serial, lambda: serial.envs[0], **options)
 
 
+def _check_files(num_envs: int) -> None:
+    """Refuse more workers than the limit of open files lets start."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    open_now = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 64
+    needed = open_now + 4 * num_envs + 24
+    if limit != resource.RLIM_INFINITY and needed > limit:
+        raise ConfigError(
+            f"env.num_envs={num_envs} with env.backend=async needs about {needed} open files and {limit} are allowed; "
+            "raise `ulimit -n`, lower env.num_envs, or set env.backend=sync"
+        )
+
+
 def _import(module: str) -> None:
     """Import the module that registers an environment."""
+    check_import(module)
     try:
         importlib.import_module(module)
     except REFUSALS:

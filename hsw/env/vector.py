@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,12 +10,13 @@ import torch
 
 from hsw.env.actions import ActionCast
 from hsw.env.autoreset import in_next_step_mode
+from hsw.env.finite import check_finite, check_rewards
 from hsw.env.frames import FrameStack
 from hsw.env.goals import GoalFunction, GoalFunctions, read_success
 from hsw.env.history import RunningEpisodes
 from hsw.env.normalize import RewardNormalizer, make_obs_normalizers, normalized_space
-from hsw.errors import EnvError
 from hsw.spaces import SpaceSpec, policy_space, tree_map
+from hsw.template import Array, Axis, Maybe, hold, space_template, template_of
 
 
 class Step(NamedTuple):
@@ -100,6 +100,7 @@ class VectorEnv:
         self._obs_normalizers = make_obs_normalizers(spec, training) if normalize_obs else {}
         self.observation_space = normalized_space(spec) if normalize_obs else spec
         self._reward_normalizer = RewardNormalizer(self.num_envs, discount) if normalize_reward else None
+        self._counts_games = getattr(backend, "counts_games", False)
         self._obs: Any = None  # the backend's last observation
         self._dones = np.zeros(self.num_envs, bool)
         self._returns = np.zeros(self.num_envs)
@@ -149,12 +150,7 @@ class VectorEnv:
         rewards = rewards * valid
         terminateds, truncateds = terminateds & valid, truncateds & valid
         dones = terminateds | truncateds
-        # The sum is finite if all numbers are (short of an overflow, which the second look sorts out).
-        if not math.isfinite(np.add.reduce(rewards)) and not np.isfinite(rewards).all():
-            index = int(np.argmin(np.isfinite(rewards)))
-            raise EnvError(
-                f"environment {index}: the reward is {rewards[index]} after {self._lengths[index] + 1} steps"
-            )
+        check_rewards(rewards, self._lengths)
         self._count(rewards, dones, valid, truncateds, info)
         if self.exact:
             self._running.remember(env_actions, valid)
@@ -197,6 +193,12 @@ class VectorEnv:
         return {key: normalizer.moments.state_dict() for key, normalizer in self._obs_normalizers.items()}
 
     def load_obs_statistics(self, state: dict[str, Any]) -> None:
+        """Take over what obs_statistics returned.
+
+        Raises:
+            StateError: If it is of other observations.
+        """
+        hold(template_of(self.obs_statistics()), state, "env/obs_statistics")
         for key, normalizer in self._obs_normalizers.items():
             normalizer.moments.load_state_dict(state[key])
 
@@ -217,6 +219,19 @@ class VectorEnv:
         if self._frames:
             state["frames"] = torch.from_numpy(self._frames.frames.copy())
         return state
+
+    def state_template(self) -> Any:
+        """What a saved state must look like."""
+        n, own = self.num_envs, self.state_dict()
+        counts = Array((n,), torch.int64, low=0)
+        wrappers = {"wrappers": [template_of(state, vary=True) for state in own["wrappers"]]} if self._stateful else {}
+        return {
+            **template_of(own),
+            **wrappers,
+            "obs": Maybe(space_template(self.raw_observation_space, n)),
+            "actions": Maybe(Array((Axis("actions"), n, *self.action_space.shape), self._to_env.torch_dtype)),
+            **dict.fromkeys(("lengths", "episode_numbers", "starts"), counts),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> str | None:
         """Continue where state_dict was taken.
@@ -256,7 +271,7 @@ class VectorEnv:
     def _observe(self, obs: Any, fresh: np.ndarray, dones: np.ndarray) -> Any:
         # A copy of our own: some backends and environments write the next observation over the last.
         self._obs = obs = tree_map(np.array, obs, self._dtypes)
-        self._check_finite(obs)
+        check_finite(obs, self._lengths)
         if self._frames:
             obs = self._frames(obs, fresh)
         return self.normalized(obs, ~dones)  # one that ends an episode starts no row in which an action counts
@@ -278,23 +293,11 @@ class VectorEnv:
         """A policy's actions, [B, *action_shape], as the environments take them: clipped, from their first one on."""
         return self._to_env(actions, len(actions))
 
-    def _check_finite(self, obs: Any, name: str = "the observation") -> None:
-        if isinstance(obs, dict):
-            for key, part in obs.items():
-                self._check_finite(part, f"obs[{key!r}]")
-        # The sum is finite if all numbers are (short of an overflow, which the second look sorts out).
-        elif obs.dtype.kind == "f" and not math.isfinite(np.add.reduce(obs, axis=None)):
-            finite = np.isfinite(obs).reshape(len(obs), -1).all(1)
-            if not finite.all():
-                index = int(np.argmin(finite))
-                steps = int(self._lengths[index])
-                raise EnvError(f"environment {index}: {name} has a NaN or infinite number after {steps} steps")
-
     def _count(
         self, rewards: np.ndarray, dones: np.ndarray, valid: np.ndarray, truncateds: np.ndarray, info: dict[str, Any]
     ) -> None:
         ends = dones
-        if "lives" in info and "terminated" in info:  # EnvPool's Atari: a lost life ends no episode of the game
+        if self._counts_games:  # EnvPool's Atari: a lost life ends no episode of the game
             rewards = info["reward"] * valid
             ends = (info["terminated"].astype(bool) & valid) | truncateds
         self._returns += rewards

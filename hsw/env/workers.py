@@ -10,7 +10,7 @@ from typing import Any
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 from gymnasium.vector.async_vector_env import AsyncState, _async_worker
 
-from hsw.env.episode import EpisodeEnv
+from hsw.env.episode import EpisodeEnv, become_worker
 
 
 class WorkerVectorEnv(AsyncVectorEnv):
@@ -48,6 +48,7 @@ def _work(
     index: int, env_fn: Callable[[], EpisodeEnv], pipe: Any, parent_pipe: Any, memory: Any, errors: Any, *rest: Any
 ) -> None:
     """Gymnasium's worker, but for an environment that cannot be built: its error is sent too."""
+    become_worker()
     try:
         env = env_fn()
     except Exception as error:

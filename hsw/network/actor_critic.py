@@ -5,11 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
+from hsw.bounds import Range
 from hsw.network.distribution import DistributionChoice, make_distribution
 from hsw.network.encoder import MLP, Encoder, describe_encoder, make_encoder, sees_image
 from hsw.network.layers import orthogonal
@@ -110,7 +111,7 @@ class ActorCritic(_TwoEncoders):
         observation_space: SpaceLike,
         action_space: SpaceLike,
         encoder: Encoder = "auto",
-        hidden_sizes: Sequence[int] = (64, 64),
+        hidden_sizes: Annotated[Sequence[int], Range(1)] = (64, 64),
         activation: Literal["tanh", "relu", "elu"] = "tanh",
         shared: bool | None = None,
         distribution: DistributionChoice = "auto",
@@ -156,7 +157,7 @@ class DecoupledActorCritic(_TwoEncoders):
         observation_space: SpaceLike,
         action_space: SpaceLike,
         encoder: Encoder = "auto",
-        hidden_sizes: Sequence[int] = (64, 64),
+        hidden_sizes: Annotated[Sequence[int], Range(1)] = (64, 64),
         activation: Literal["tanh", "relu", "elu"] = "tanh",
         distribution: DistributionChoice = "auto",
     ) -> None:

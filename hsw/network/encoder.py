@@ -70,6 +70,8 @@ class Flatten(nn.Module):
             obs = obs.float()
         if self.scale != 1.0:
             obs = obs * self.scale
+        if self.event_dims == 0:
+            return obs.unsqueeze(-1)
         return obs.flatten(1) if self.event_dims != 1 else obs
 
 

@@ -60,7 +60,7 @@ class RecurrentActorCritic(Policy):
         observation_space: SpaceLike,
         action_space: SpaceLike,
         encoder: Encoder = "auto",
-        hidden_sizes: Sequence[int] = (64, 64),
+        hidden_sizes: Annotated[Sequence[int], Range(1)] = (64, 64),
         activation: Literal["tanh", "relu", "elu"] = "tanh",
         lstm_size: Annotated[int, Range(0)] = 0,
         last_action_reward: bool = True,

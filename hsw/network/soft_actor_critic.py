@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
+from hsw.bounds import Range
 from hsw.errors import ConfigError
 from hsw.network.actor_critic import Policy
 from hsw.network.encoder import Encoder, describe_encoder, make_encoder
@@ -49,7 +50,7 @@ class SoftActorCritic(Policy):
         observation_space: SpaceLike,
         action_space: SpaceLike,
         encoder: Encoder = "auto",
-        hidden_sizes: Sequence[int] = (256, 256),
+        hidden_sizes: Annotated[Sequence[int], Range(1)] = (256, 256),
         activation: Literal["tanh", "relu", "elu"] = "relu",
         normalize_obs: bool = False,
         distribution: Literal["auto"] = "auto",

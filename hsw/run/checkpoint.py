@@ -3,7 +3,7 @@
 A checkpoint is a folder `000042` with tensors.safetensors, state.json and manifest.json. It is written under a name
 that no loader matches, synced, and renamed. The rows of a replay are in files beside it, in `rows`, which never change
 and to which the manifest refers: a checkpoint writes the rows that are new since the one before, and a file is deleted
-when no checkpoint refers to it any more. Nothing is ever unpickled.
+when no checkpoint refers to it any more. Nothing is ever unpickled, and no link is followed.
 """
 
 from __future__ import annotations
@@ -12,19 +12,42 @@ import contextlib
 import hashlib
 import json
 import os
-import shutil
-from collections.abc import Iterator, Sequence
+import re
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
-from hsw.append_log import AppendLog, Piece
+from hsw.append_log import AppendLog
+from hsw.directory import Directory
 from hsw.errors import CorruptError, ResourceError
-from hsw.run.folder import write_synced
+from hsw.run.packed import all_finite, clone_state, join, split
+from hsw.run.rows import Entry, check_rows, drop_rows, saved_log, write_rows
 
-FORMAT = 1
+__all__ = [
+    "FORMAT",
+    "Loaded",
+    "all_finite",
+    "clone_state",
+    "list_checkpoints",
+    "load_newest",
+    "read_meta",
+    "read_state",
+    "save_checkpoint",
+    "signed",
+    "sweep_unfinished",
+    "write_state",
+]
+
+FORMAT = 2  # 1 had no checksum of the manifest itself
+_NAME = re.compile(r"[0-9]{6,18}", re.ASCII)
+_LARGEST = {"manifest.json": 2**26, "state.json": 2**28}  # bytes: what is parsed is bounded
+_FAULTS = (CorruptError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
+
+
+class _NewerFormat(CorruptError):
+    """Written by a later hsw."""
 
 
 class Loaded(NamedTuple):
@@ -50,37 +73,44 @@ def save_checkpoint(
 
     Raises:
         ResourceError: If the disk does not take it; what was there before is untouched.
+        CorruptError: If the folder, or what would be written into, is a link.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    numbers = list_checkpoints(folder)
-    number = numbers[-1] + 1 if numbers else 1
-    final, temporary = folder / f"{number:06d}", folder / f".writing-{number:06d}-{os.getpid()}"
+    final = folder
     try:
-        write_state(temporary, state, meta, previous)
-        os.rename(temporary, final)
-        _sync(folder)
+        with Directory.open(folder, create=True, follow=False) as directory:
+            numbers = _numbers(directory)
+            number = numbers[-1] + 1 if numbers else 1
+            final, temporary = folder / f"{number:06d}", f".writing-{number:06d}-{os.getpid()}"
+            try:
+                write_state(folder / temporary, state, meta, previous, directory)
+                directory.rename(temporary, final.name)
+                directory.sync()
+            except OSError:
+                with contextlib.suppress(OSError):
+                    directory.remove(temporary)
+                _drop_unused(directory)
+                raise
+            # Those newer than the one from which this run went on were damaged, and are of no use to anybody.
+            passed_over = [old for old in numbers if previous is not None and old > int(previous.name)]
+            numbers = [old for old in numbers if old not in passed_over]
+            for old in passed_over + numbers[: max(0, len(numbers) + 1 - keep)]:
+                with contextlib.suppress(OSError):
+                    directory.remove(f"{old:06d}")
+            _drop_unused(directory)
     except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        _drop_rows(folder)
         raise ResourceError(f"cannot write the checkpoint {final}: {error.strerror or error}") from error
-    # Those that are newer than the one from which this run went on were damaged, and are of no use to anybody.
-    passed_over = [old for old in numbers if previous is not None and old > int(previous.name)]
-    numbers = [old for old in numbers if old not in passed_over]
-    for old in passed_over + numbers[: max(0, len(numbers) + 1 - keep)]:
-        shutil.rmtree(folder / f"{old:06d}", ignore_errors=True)
-    _drop_rows(folder)
     return final
 
 
 def load_newest(folder: Path, rows: bool = True) -> Loaded:
-    """Read the newest checkpoint that is whole.
+    """Read the newest checkpoint that is whole and of a known format.
 
     Args:
         folder: Of the checkpoints.
         rows: False leaves the rows of AppendLogs unread and unchecked.
 
     Raises:
-        CorruptError: If there is none that can be read, or the newest is of a later format.
+        CorruptError: If there is none that can be read.
     """
     complaints: list[str] = []
     for number in reversed(list_checkpoints(folder)):
@@ -88,18 +118,22 @@ def load_newest(folder: Path, rows: bool = True) -> Loaded:
             path = folder / f"{number:06d}"
             return Loaded(*read_state(path, rows), complaints, path)
         except CorruptError as error:
-            if getattr(error, "newer", False):
-                raise
             complaints.append(str(error))
     detail = "; ".join(complaints) or "there is none"
     raise CorruptError(f"no checkpoint in {folder} can be read: {detail}")
 
 
 def list_checkpoints(folder: Path) -> list[int]:
-    """The numbers of the finished checkpoints, oldest first."""
-    if not folder.is_dir():
+    """The numbers of the finished checkpoints, oldest first.
+
+    Raises:
+        CorruptError: If the folder is a link.
+    """
+    try:
+        with Directory.open(folder, follow=False) as directory:
+            return _numbers(directory)
+    except (FileNotFoundError, NotADirectoryError):
         return []
-    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal() and path.is_dir())
 
 
 def read_meta(checkpoint: Path) -> dict[str, Any]:
@@ -109,82 +143,72 @@ def read_meta(checkpoint: Path) -> dict[str, Any]:
         CorruptError: If it cannot be read.
     """
     try:
-        return dict(json.loads((checkpoint / "manifest.json").read_bytes())["meta"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CorruptError(f"checkpoint {checkpoint} is damaged: {type(error).__name__}: {error}") from error
+        with Directory.open(checkpoint.parent, follow=False) as parent, parent.enter(checkpoint.name) as here:
+            return dict(_read_manifest(here)["meta"])
+    except _FAULTS as error:
+        raise _damaged(checkpoint, error) from error
 
 
 def sweep_unfinished(folder: Path) -> None:
-    """Delete what a killed process left half-written; only the owner of the run folder may."""
-    if folder.is_dir():
-        for path in folder.iterdir():
-            if path.name.startswith(".writing-"):
-                shutil.rmtree(path, ignore_errors=True)
-        _drop_rows(folder)
+    """Delete what a killed process left half-written; only the owner of the run folder may.
+
+    Raises:
+        CorruptError: If the folder is a link.
+    """
+    try:
+        with Directory.open(folder, follow=False) as directory:
+            for name in directory.names():
+                if name.startswith(".writing-"):
+                    with contextlib.suppress(OSError):
+                        directory.remove(name)
+            _drop_unused(directory)
+    except (FileNotFoundError, NotADirectoryError):
+        return
 
 
-def write_state(folder: Path, state: dict[str, Any], meta: dict[str, Any], previous: Path | None = None) -> None:
-    """Write a state and its manifest into a new folder, synced to the disk; rows go to the folder `rows` beside it."""
+def write_state(
+    folder: Path,
+    state: dict[str, Any],
+    meta: dict[str, Any],
+    previous: Path | None = None,
+    parent: Directory | None = None,
+) -> None:
+    """Write a state and its manifest into a new folder, synced to the disk; rows go to the folder `rows` beside it.
+
+    Args:
+        folder: In place of what is there.
+        state, meta, previous: See save_checkpoint.
+        parent: The folder's, if it is open already.
+    """
     from safetensors.torch import save
 
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
     tensors: dict[str, Tensor] = {}
     logs: dict[str, AppendLog] = {}
-    plain = json.dumps(_split(state, "", tensors, logs), allow_nan=True)
-    saved = {}
-    with contextlib.suppress(OSError):  # then all rows are written
-        saved = _rows_of(previous) if previous and logs else {}
-    rows = {path: _write_rows(folder, log, saved.get(path, [])) for path, log in logs.items()}
-    files = {"tensors.safetensors": save(tensors), "state.json": plain.encode()}
-    checksums = {}
-    for name, content in files.items():
-        write_synced(folder / name, content)
-        checksums[name] = hashlib.sha256(content).hexdigest()
-    manifest = {"format": FORMAT, "meta": meta, "sha256": checksums, "rows": rows}
-    write_synced(folder / "manifest.json", json.dumps(manifest, indent=1).encode())
-    _sync(folder)
+    plain = json.dumps(split(state, "", tensors, logs), allow_nan=True)
+    with contextlib.ExitStack() as stack:
+        if parent is None:
+            parent = stack.enter_context(Directory.open(folder.parent, create=True))
+        if parent.kind(folder.name):
+            parent.remove(folder.name)
+        here = stack.enter_context(parent.enter(folder.name, create=True))
+        saved: dict[str, list[Entry]] = {}
+        with contextlib.suppress(OSError):  # then all rows are written
+            saved = _rows_of(parent, previous.name) if previous and logs else {}
+        rows = {path: write_rows(parent, log, saved.get(path, [])) for path, log in logs.items()}
+        files = {"tensors.safetensors": save(tensors), "state.json": plain.encode()}
+        checksums = {}
+        for name, content in files.items():
+            here.write(name, content)
+            checksums[name] = hashlib.sha256(content).hexdigest()
+        manifest = signed({"format": FORMAT, "meta": meta, "sha256": checksums, "rows": rows})
+        here.write("manifest.json", json.dumps(manifest, indent=1).encode())
+        here.sync()
 
 
-def _write_rows(folder: Path, log: AppendLog, saved: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Write the rows that no file has yet. Returns the entries of all files that hold rows which count."""
-    from safetensors.torch import save
-
-    target = folder.parent / "rows"
-    entries = [entry for entry in saved if any(end > low for end, low in zip(entry["end"], log.begin, strict=True))]
-    if not all((target / entry["sha256"]).is_file() for entry in entries):  # somebody deleted one
-        entries = []
-    begin = [max(pair) for pair in zip(log.begin, entries[-1]["end"] if entries else log.begin, strict=True)]
-    for piece in log.read(begin, log.end) if begin != list(log.end) else ():
-        content = save({"rows": piece.rows.contiguous()})
-        name = hashlib.sha256(content).hexdigest()  # a file of that name can hold nothing else
-        target.mkdir(exist_ok=True)
-        write_synced(target / f".{name}", content)
-        os.rename(target / f".{name}", target / name)
-        entries.append({"begin": list(piece.begin), "end": list(piece.end), "sha256": name})
-    if target.is_dir():
-        _sync(target)
-    return entries
-
-
-def _drop_rows(folder: Path) -> None:
-    """Delete the files of rows to which no checkpoint refers; not now, if the disk does not tell or does not let."""
-    if not (folder / "rows").is_dir():
-        return
-    with contextlib.suppress(OSError):
-        kept = [_rows_of(folder / f"{number:06d}") for number in list_checkpoints(folder)]
-        used = {entry["sha256"] for rows in kept for entries in rows.values() for entry in entries}
-        for path in (folder / "rows").iterdir():
-            if path.name not in used:
-                path.unlink(missing_ok=True)
-
-
-def _rows_of(checkpoint: Path) -> dict[str, list[dict[str, Any]]]:
-    """The files of rows that a checkpoint refers to; a damaged one refers to none."""
-    try:
-        return dict(json.loads((checkpoint / "manifest.json").read_bytes())["rows"])
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return {}
+def signed(manifest: dict[str, Any]) -> dict[str, Any]:
+    """A manifest with the checksum of all that it says."""
+    unsigned = {key: value for key, value in manifest.items() if key != "checksum"}
+    return {**unsigned, "checksum": hashlib.sha256(json.dumps(unsigned, sort_keys=True).encode()).hexdigest()}
 
 
 def read_state(folder: Path, rows: bool = True) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -197,100 +221,65 @@ def read_state(folder: Path, rows: bool = True) -> tuple[dict[str, Any], dict[st
     from safetensors.torch import load
 
     try:
-        manifest = json.loads((folder / "manifest.json").read_bytes())
-        if manifest["format"] > FORMAT:
-            error = CorruptError(
-                f"checkpoint {folder} has format {manifest['format']}, and this hsw reads up to {FORMAT}; update hsw"
-            )
-            error.newer = True  # type: ignore[attr-defined]
-            raise error
-        content = {}
-        for name in ("tensors.safetensors", "state.json"):
-            content[name] = (folder / name).read_bytes()
-            if hashlib.sha256(content[name]).hexdigest() != manifest["sha256"][name]:
-                raise CorruptError(f"checkpoint {folder} is damaged: {name} does not match its checksum")
-        logs = {
-            path: [_checked(folder, entry, rows) for entry in entries]
-            for path, entries in manifest.get("rows", {}).items()
-        }
-        tensors = load(content["tensors.safetensors"])
-        return _join(json.loads(content["state.json"]), tensors, logs), manifest["meta"]
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        if isinstance(error, CorruptError):
-            raise
-        raise CorruptError(f"checkpoint {folder} is damaged: {type(error).__name__}: {error}") from error
+        with Directory.open(folder.parent, follow=False) as parent, parent.enter(folder.name) as here:
+            manifest = _read_manifest(here)
+            content = {}
+            for name in ("tensors.safetensors", "state.json"):
+                content[name] = here.read(name, _LARGEST.get(name))
+                if hashlib.sha256(content[name]).hexdigest() != manifest["sha256"][name]:
+                    raise CorruptError(f"{name} does not match its checksum")
+            logs = {
+                path: partial(saved_log, folder.parent, check_rows(parent, entries, rows))
+                for path, entries in manifest.get("rows", {}).items()
+            }
+            tensors = load(content["tensors.safetensors"])
+            state = join(json.loads(content["state.json"]), tensors, logs)
+            if not isinstance(state, dict):
+                raise CorruptError("state.json holds no state")
+            return state, manifest["meta"]
+    except (*_FAULTS, SafetensorError) as error:
+        raise _damaged(folder, error) from error
 
 
-def _checked(folder: Path, entry: dict[str, Any], rows: bool) -> tuple[Sequence[int], Sequence[int], Path]:
-    path = folder.parent / "rows" / entry["sha256"]
-    if rows:
-        with path.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != path.name:
-                raise CorruptError(f"checkpoint {folder} is damaged: {path} does not match its checksum")
-    return entry["begin"], entry["end"], path
+def _damaged(checkpoint: Path, error: Exception) -> CorruptError:
+    if isinstance(error, _NewerFormat):
+        return CorruptError(f"checkpoint {checkpoint} has {error}")
+    detail = str(error) if isinstance(error, CorruptError) else f"{type(error).__name__}: {error}"
+    return CorruptError(f"checkpoint {checkpoint} is damaged: {detail}")
 
 
-def _read_rows(files: list[tuple[Sequence[int], Sequence[int], Path]]) -> Iterator[Piece]:
-    from safetensors.torch import load_file
-
-    for begin, end, path in files:
-        yield Piece(begin, end, load_file(path)["rows"])
-
-
-def clone_state(state: Any) -> Any:
-    """A deep copy of a nested state whose tensors share nothing with the original."""
-    if isinstance(state, Tensor):
-        return state.clone()
-    if isinstance(state, dict):
-        return {key: clone_state(value) for key, value in state.items()}
-    if isinstance(state, list | tuple):
-        return [clone_state(value) for value in state]
-    return state
+def _read_manifest(here: Directory) -> dict[str, Any]:
+    manifest: dict[str, Any] = json.loads(here.read("manifest.json", _LARGEST["manifest.json"]))
+    written, meta = manifest["format"], manifest["meta"]
+    if type(written) is int and written > FORMAT:
+        raise _NewerFormat(f"format {written}, and this hsw reads up to {FORMAT}; update hsw")
+    if type(written) is not int or written < 1:
+        raise CorruptError(f"there is no format {written!r}")
+    if written > 1 and signed(manifest) != manifest:
+        raise CorruptError("manifest.json does not match its checksum")
+    step = meta.get("step", 0)
+    if type(step) is not int or not 0 <= step < 2**62:
+        raise CorruptError("manifest.json has a step that is no number of steps")
+    return manifest
 
 
-def _split(value: Any, path: str, tensors: dict[str, Tensor], logs: dict[str, AppendLog]) -> Any:
-    """Move every tensor into `tensors` under its path, and every AppendLog into `logs`; what remains is JSON."""
-    if isinstance(value, AppendLog):
-        logs[path] = value
-        return {"$rows": path, "begin": list(value.begin), "end": list(value.end)}
-    if isinstance(value, Tensor):
-        tensors[path] = value.detach().cpu().contiguous().clone()  # clone: safetensors refuses shared memory
-        return {"$tensor": path}
-    if isinstance(value, dict):
-        if all(isinstance(key, str) for key in value):
-            return {key: _split(item, f"{path}/{key}", tensors, logs) for key, item in value.items()}
-        # JSON has no integer keys, and optimisers number their parameters.
-        return {"$items": [[key, _split(item, f"{path}/{key}", tensors, logs)] for key, item in value.items()]}
-    if isinstance(value, list | tuple):
-        return [_split(item, f"{path}/{index}", tensors, logs) for index, item in enumerate(value)]
-    return value
+def _numbers(directory: Directory) -> list[int]:
+    numbers = [int(name) for name in directory.names() if _NAME.fullmatch(name) and directory.kind(name) != "file"]
+    return sorted(number for number in set(numbers) if directory.kind(f"{number:06d}"))
 
 
-def _join(value: Any, tensors: dict[str, Tensor], logs: dict[str, Any]) -> Any:
-    if isinstance(value, dict):
-        if "$tensor" in value:
-            return tensors[value["$tensor"]]
-        if "$rows" in value:
-            files = logs[value["$rows"]]
-            return AppendLog(value["begin"], value["end"], lambda begin, end: _read_rows(files))
-        if "$items" in value:
-            return {key: _join(item, tensors, logs) for key, item in value["$items"]}
-        return {key: _join(item, tensors, logs) for key, item in value.items()}
-    return [_join(item, tensors, logs) for item in value] if isinstance(value, list) else value
+def _drop_unused(directory: Directory) -> None:
+    """Delete the rows to which no checkpoint refers; not now, if the disk does not tell or does not let."""
+    with contextlib.suppress(OSError):
+        kept = [_rows_of(directory, f"{number:06d}") for number in _numbers(directory)]
+        drop_rows(directory, {entry["sha256"] for rows in kept for entries in rows.values() for entry in entries})
 
 
-def all_finite(state: Any) -> bool:
-    """Whether every floating-point tensor of a nested state is finite."""
-    if isinstance(state, Tensor):
-        return not state.is_floating_point() or bool(torch.isfinite(state).all())
-    if isinstance(state, dict):
-        return all(all_finite(value) for value in state.values())
-    return all(map(all_finite, state)) if isinstance(state, list | tuple) else True
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def _rows_of(directory: Directory, checkpoint: str) -> dict[str, list[Entry]]:
+    """The files of rows that a checkpoint refers to; a damaged one refers to none."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        with directory.enter(checkpoint) as here:
+            rows = json.loads(here.read("manifest.json", _LARGEST["manifest.json"]))["rows"]
+        return {path: check_rows(directory, entries, read=False) for path, entries in rows.items()}
+    except (FileNotFoundError, CorruptError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}

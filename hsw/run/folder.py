@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
+import logging
 import os
+import socket
+import uuid
 from pathlib import Path
 
+from hsw.directory import Directory, Kind, LinkError
 from hsw.errors import ConfigError, ResourceError
 
+log = logging.getLogger("hsw")
 
-def write_synced(path: Path, content: bytes) -> None:
-    """Write a file and wait until the disk has it."""
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+_LOCK, _OWNER = "run.lock", "run.owner"
+# What a run writes into its folder, and the folders of others that write there by its path.
+_OWN: dict[str, Kind] = {
+    **dict.fromkeys(("metrics.jsonl", "train.log", "config.yaml", "versions.json", "status.json", _LOCK), "file"),
+    **dict.fromkeys(("checkpoints", "best", "tensorboard", "wandb", "videos", "mlruns"), "folder"),
+}
+
+_REPLACED = ("config.yaml", "versions.json", "status.json")  # by a new file; the others are written in place
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -23,12 +32,10 @@ def write_whole(path: Path, content: bytes) -> None:
     Raises:
         ResourceError: If the disk does not take it.
     """
-    temporary = path.with_name(f".{path.name}-{os.getpid()}")
     try:
-        write_synced(temporary, content)
-        temporary.replace(path)
+        with Directory.open(path.parent) as directory:
+            directory.replace(path.name, content)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise ResourceError(f"cannot write {path}: {error.strerror or error}") from error
 
 
@@ -37,28 +44,73 @@ class RunFolder:
 
     Args:
         path: Made if it does not exist.
+        run_id: Of the run; None draws one.
 
     Raises:
         ConfigError: If another process owns it.
+        CorruptError: If what a run writes into its folder is a link there.
         ResourceError: If it cannot be written.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, run_id: str | None = None) -> None:
         self.path = path
+        self.run_id = run_id or uuid.uuid4().hex
         try:
-            path.mkdir(parents=True, exist_ok=True)
-            self._lock = (path / "run.lock").open("a+")
+            self.directory = Directory.open(path, create=True)
+            try:
+                refuse_links(self.directory)
+                self._lock = self.directory.append(_LOCK)
+            except BaseException:
+                self.directory.close()
+                raise
         except OSError as error:
             raise ResourceError(f"cannot write into the run folder {path}: {error.strerror or error}") from error
         try:
+            self._own()
+        except BaseException:
+            self.close()
+            raise
+
+    def _own(self) -> None:
+        self._lock_name = _LOCK
+        try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             self._lock.seek(0)
-            owner = self._lock.read().strip() or "unknown"
-            raise ConfigError(f"the run folder {path} is in use by process {owner}") from None
+            owner = self._lock.read(100).decode(errors="replace").strip() or "unknown"
+            raise ConfigError(f"the run folder {self.path} is in use by process {owner}") from None
+        except OSError as error:
+            self._own_without_flock(error)
+            return
         self._lock.truncate(0)
-        self._lock.write(str(os.getpid()))
-        self._lock.flush()
+        self._lock.write(str(os.getpid()).encode())
+
+    def _own_without_flock(self, error: OSError) -> None:
+        """A file that only one process can make. It outlives its process, which therefore stands in it."""
+        me = f"{os.getpid()} on {socket.gethostname()}"
+        for _ in range(2):
+            try:
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+                descriptor = self.directory.open_file(_OWNER, flags)
+            except OSError as taken:
+                if taken.errno != errno.EEXIST:
+                    raise ResourceError(f"cannot own the run folder {self.path}: {taken.strerror}") from taken
+                owner = self.directory.read(_OWNER, 1000).decode(errors="replace").strip()
+                if not _ended(owner):
+                    raise ConfigError(
+                        f"the run folder {self.path} is in use by process {owner or 'unknown'}; "
+                        f"if that has ended, delete {self.path / _OWNER}"
+                    ) from None
+                self.directory.remove(_OWNER)
+                continue
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(me.encode())
+            self._lock.close()
+            self._lock = self.directory.append(_OWNER)
+            self._lock_name = _OWNER
+            log.warning("%s cannot be locked (%s); %s keeps others out instead", self.path, error.strerror, _OWNER)
+            return
+        raise ConfigError(f"the run folder {self.path} is in use by another process that began this moment")
 
     @property
     def checkpoints(self) -> Path:
@@ -68,6 +120,25 @@ class RunFolder:
     def best(self) -> Path:
         return self.path / "best"
 
+    def check(self) -> None:
+        """Notice that the folder, or what says whose it is, is gone.
+
+        Raises:
+            FolderLostError: If so.
+        """
+        if not self.directory.still_there():
+            raise FolderLostError(f"the run folder {self.path} was deleted or moved while this run wrote into it")
+        try:
+            there = os.stat(self._lock_name, dir_fd=self.directory.descriptor, follow_symlinks=False)
+            ours = os.path.samestat(there, os.fstat(self._lock.fileno()))
+        except OSError:
+            ours = False
+        if not ours:
+            raise FolderLostError(
+                f"{self.path / self._lock_name} was removed while this run wrote into its folder; "
+                "another process may take the folder for free"
+            )
+
     def write_text(self, name: str, text: str) -> None:
         """Write a small file.
 
@@ -75,9 +146,58 @@ class RunFolder:
             ResourceError: If the disk does not take it.
         """
         try:
-            (self.path / name).write_text(text)
+            self.directory.replace(name, text.encode("utf-8", "surrogateescape"))
         except OSError as error:
             raise ResourceError(f"cannot write {self.path / name}: {error.strerror or error}") from error
 
     def close(self) -> None:
+        if getattr(self, "_lock_name", _LOCK) == _OWNER and not self._lock.closed:
+            with contextlib.suppress(OSError):
+                self.directory.remove(_OWNER)
         self._lock.close()
+        self.directory.close()
+
+
+class FolderLostError(ResourceError):
+    """The folder is no longer the run's. Nothing more can be saved there."""
+
+
+def refuse_links(directory: Directory) -> None:
+    """Refuse a folder in which something that a run writes is a link, or not what the run would write.
+
+    Raises:
+        CorruptError: Naming it.
+        OSError: If it cannot be looked at.
+    """
+    for name in directory.names():
+        expected, found = _OWN.get(name), directory.kind(name)
+        if expected is None and name.startswith("nonfinite-"):
+            expected = "folder"
+        if expected is None or found is None:
+            continue
+        if expected == "folder":
+            with directory.enter(name) as inner:  # raises
+                if name in ("checkpoints", "best"):
+                    _refuse_links_to_folders(inner)
+        else:
+            os.close(directory.open_file(name, os.O_RDONLY if name in _REPLACED else os.O_RDWR))
+
+
+def _refuse_links_to_folders(directory: Directory) -> None:
+    for name in directory.names():
+        if directory.kind(name) == "link":
+            raise LinkError(f"{directory.path / name} is a link, and what is in a run folder must be its own")
+
+
+def _ended(owner: str) -> bool:
+    """Whether a process, told as "<pid> on <host>", was of this host and is no more."""
+    pid, _, host = owner.partition(" on ")
+    if host != socket.gethostname() or not pid.isdecimal():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    return False

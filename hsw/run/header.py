@@ -7,6 +7,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from hsw.run.paste import hydra_value
+
 MOST_LINES = 8
 
 
@@ -72,5 +74,5 @@ def commands(folder: Path, program: str, allow: Sequence[str] = ()) -> dict[str,
     trusted = [f"allow=[{','.join(allow)}]"] if allow else []
     return {
         "evaluate": shlex.join([*evaluate, str(folder), *(word for name in allow for word in ("--allow", name))]),
-        "resume": shlex.join([*resume, f"resume={folder}", *trusted]),
+        "resume": shlex.join([*resume, f"resume={hydra_value(str(folder))}", *trusted]),
     }

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from hsw.directory import Directory
 from hsw.run.logger import Logger
 
 LoggerLike = Logger | Mapping[str, Logger] | None
@@ -36,8 +37,9 @@ class Metrics:
         self._copying = set(named)
         self._states: dict[str, Any] = {}  # of all loggers that the run has had, by name
         self._refused: set[tuple[str, str]] = set()  # name and kind of what a logger could not take
+        self.run_id: str | None = None
         self._file: Any = None
-        self._start = time.time()
+        self._start = time.monotonic()
         self._elapsed = 0.0
 
     def start(self, folder: Path, config: dict[str, Any], state: dict[str, Any] | None) -> None:
@@ -48,19 +50,21 @@ class Metrics:
             config: The resolved config.
             state: What state_dict returned, on resume: rows logged after that moment are taken back.
         """
-        path = folder / "metrics.jsonl"
+        with Directory.open(folder) as directory:
+            self._file = directory.append("metrics.jsonl")
         if state:
-            if path.exists() and path.stat().st_size > state["size"]:
-                os.truncate(path, state["size"])
+            if os.fstat(self._file.fileno()).st_size > state["size"]:
+                self._file.truncate(state["size"])
             self._elapsed = state["elapsed"]
-        self._file = path.open("ab", buffering=0)
-        self._start = time.time()
+        self._start = time.monotonic()
         self._states = states = _copies(state or {}, self.loggers)
         self._each("start", lambda name, logger: logger.open(folder, config, states.get(name)))
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
         """Write one row of metrics at a step; what is not finite is null there."""
         row: dict[str, Any] = {"step": step, "time": round(self.elapsed, 3)}
+        if self.run_id is not None:  # the first row of each session tells whose it is
+            row["run"], self.run_id = self.run_id, None
         for name, value in metrics.items():
             row[name] = value if isinstance(value, int) or math.isfinite(value) else None
         if self._file is not None:
@@ -96,7 +100,7 @@ class Metrics:
     @property
     def elapsed(self) -> float:
         """Seconds of running, over all sessions of the run."""
-        return self._elapsed + time.time() - self._start
+        return self._elapsed + time.monotonic() - self._start
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs to go on where this one is."""

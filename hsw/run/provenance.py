@@ -20,7 +20,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from hsw.directory import read_file
+from hsw.errors import CorruptError
 from hsw.run.folder import write_whole
+from hsw.secrets import REMOVED as _REMOVED
+from hsw.secrets import redact
 
 PACKAGES = ("hsw", "torch", "numpy", "gymnasium", "hydra-core", "omegaconf", "envpool", "mujoco")
 _PATIENCE = 3.0  # seconds, for all that git is asked
@@ -28,22 +32,10 @@ _LARGEST_DIFF = 256 * 1024  # bytes
 _MOST_UNTRACKED = 50
 
 SECRET_NAME = re.compile(r"(api[_-]?key|secret|password|passwd|token|credential|private[_-]?key)", re.IGNORECASE)
-_SECRET_VALUES = (
-    r"\bhf_[A-Za-z0-9]{16,}",
-    r"\bgh[opsur]_[A-Za-z0-9]{16,}",
-    r"\bgithub_pat_\w{16,}",
-    r"\bsk-[\w-]{16,}",
-    r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b",
-    r"\bxox[abprs]-[\w-]{10,}",
-    r"(?s)-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)",
-    r"(?<=://)[^\s/:@]+:[^\s/@]+(?=@)",  # of a URL
-)
-_KNOWN = re.compile("|".join(f"(?:{pattern.removeprefix('(?s)')})" for pattern in _SECRET_VALUES), re.DOTALL)
 _NAMED = re.compile(
     rf"({SECRET_NAME.pattern}[\w-]*[\"']?\s*[:=]\s*)(?P<quote>[\"'])(?:(?!(?P=quote)).){{6,}}(?P=quote)", re.I
 )
 _EXPORTED = re.compile(r"\b([A-Z0-9_]*(?:KEY|TOKEN|SECRET|PASSWORD)[A-Z0-9_]*=)[^\s'\"$]{8,}")
-_REMOVED = "[removed]"
 
 
 def record_session(folder: Path, resume: bool) -> None:
@@ -74,8 +66,8 @@ def record_session(folder: Path, resume: bool) -> None:
 def read_sessions(folder: Path) -> list[dict[str, Any]]:
     """The sessions that versions.json tells of, none if it cannot be read. 0.1.0 wrote the last one alone."""
     try:
-        told: Any = json.loads((folder / "versions.json").read_bytes())
-    except (OSError, ValueError, RecursionError):
+        told: Any = json.loads(read_file(folder, "versions.json", 2**24))
+    except (OSError, ValueError, RecursionError, CorruptError):
         return []
     return [one for one in (told if isinstance(told, list) else [told]) if isinstance(one, dict)]
 
@@ -107,10 +99,7 @@ def versions(packages: Iterable[str]) -> dict[str, Any]:
 def hide_secrets(text: str) -> str:
     """A text without what looks like a key: values of the environment's secrets, well-known forms, and literals that
     are given to a name such as password."""
-    values = {value for name, value in os.environ.items() if SECRET_NAME.search(name) and len(value) >= 8}
-    for value in sorted(values, key=len, reverse=True):
-        text = text.replace(value, _REMOVED)
-    text = _NAMED.sub(rf"\g<1>\g<quote>{_REMOVED}\g<quote>", _KNOWN.sub(_REMOVED, text))
+    text = _NAMED.sub(rf"\g<1>\g<quote>{_REMOVED}\g<quote>", redact(text))
     return _EXPORTED.sub(rf"\g<1>{_REMOVED}", text)
 
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from hsw.errors import HswError, NonFiniteError, ResourceError
+from hsw.errors import CorruptError, HswError, NonFiniteError, ResourceError
+from hsw.output import Service
 from hsw.run import checkpoint
 from hsw.run.folder import RunFolder
 from hsw.run.metrics import LoggerLike, Metrics
 from hsw.run.progress import Progress
 from hsw.run.signals import StopSignals
+from hsw.run.watched import tell_saved
+from hsw.secrets import redact_all
+from hsw.template import Number, Whole, hold
 
 log = logging.getLogger("hsw")
 
@@ -67,18 +71,23 @@ class Run:
         self.agent: Any = None  # whom this serves, where somebody wants to know
         self._checkpoint: Path | None = None  # the last one saved or loaded
         self._restored: dict[str, Any] | None = None
+        self.built_from: str | None = None  # of the config that the run is built from, a checksum
+        self.restored_from: str | None = None  # of the config that the loaded checkpoint's run was built from
+        self.restored_older = True  # a state may lack what later versions save, unless its checkpoint tells better
 
     def start(self, num_train_steps: int, step: int) -> None:
         """Begin to log and to show progress."""
         self.session += 1
-        self.progress = Progress(num_train_steps, quiet=self.quiet)
+        self.progress = cast(Progress, Service(Progress(num_train_steps, quiet=self.quiet), "the progress line"))
         self.every_checkpoint.done(step)
         if self.folder:
             checkpoint.sweep_unfinished(self.folder.checkpoints)
-            self.logger.start(self.folder.path, self.config, self._restored)
+            self.logger.run_id = self.folder.run_id
+            self.logger.start(self.folder.path, redact_all(self.config), self._restored)
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
         if self.folder:
+            self.folder.check()
             self.logger.log(step, metrics)
 
     def save(self, state: dict[str, Any], step: int, final: bool = False) -> Path | None:
@@ -92,12 +101,14 @@ class Run:
             return None
         if not checkpoint.all_finite(state["policy"]):
             raise NonFiniteError(f"the networks hold NaN or infinite numbers at step {step}")
+        self.folder.check()
         self.every_checkpoint.done(step)
         try:
             state = {**state, "logger": self.logger.state_dict()}
-            folder, meta = self.folder.checkpoints, {"step": step, "session": self.session}
+            folder, meta = self.folder.checkpoints, {"step": step, "session": self.session, **self._origin(self.folder)}
             self._checkpoint = checkpoint.save_checkpoint(folder, state, meta, self.checkpoint_keep, self._checkpoint)
             self.saved_step = step
+            tell_saved(step)
             return self._checkpoint
         except ResourceError as error:
             if final:
@@ -105,12 +116,17 @@ class Run:
             log.warning("%s; training goes on, and the next checkpoint may succeed", error)
             return None
 
+    def _origin(self, folder: RunFolder) -> dict[str, Any]:
+        return {"run": folder.run_id, "built_from": self.built_from}
+
     def save_best(self, state: dict[str, Any], step: int, score: float) -> None:
         """Keep the networks of the best evaluation so far."""
         if not self.folder or not checkpoint.all_finite(state):
             return
+        self.folder.check()
         try:
-            checkpoint.save_checkpoint(self.folder.best, state, {"step": step, "score": score}, keep=1)
+            meta = {"step": step, "score": score, **self._origin(self.folder)}
+            checkpoint.save_checkpoint(self.folder.best, state, meta, keep=1)
         except ResourceError as error:
             log.warning("%s; training goes on", error)
 
@@ -124,8 +140,18 @@ class Run:
         state, meta, complaints, self._checkpoint = checkpoint.load_newest(self.folder.checkpoints)
         for complaint in complaints:
             log.warning("%s; the checkpoint before it is used", complaint)
-        self.saved_step, self.session = meta["step"], meta.get("session", 1)
-        self._restored = state["logger"]
+        self.saved_step, session = meta.get("step"), meta.get("session", 1)
+        self.restored_from, self.restored_older = meta.get("built_from"), "built_from" not in meta
+        if self.saved_step is None or state.get("step") != self.saved_step:
+            raise CorruptError(f"checkpoint {self._checkpoint} is of step {self.saved_step} and of {state.get('step')}")
+        tell_saved(self.saved_step)
+        self._restored = state.get("logger")
+        if not isinstance(self._restored, dict):
+            raise CorruptError(f"checkpoint {self._checkpoint} has no state of a logger")
+        clock = {key: self._restored.get(key) for key in ("size", "elapsed")}
+        hold({"size": Whole(), "elapsed": Number(0)}, clock, "logger")
+        hold(Whole(1), session, "session")
+        self.session = session
         return state
 
     def save_batch(self, batch: dict[str, Any], step: int) -> Path | None:

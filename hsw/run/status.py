@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from hsw.errors import ConfigError, CorruptError
+from hsw.directory import LinkError, read_file
+from hsw.errors import ConfigError, CorruptError, ResourceError
 from hsw.run.folder import write_whole
+from hsw.secrets import redact_all
 
-_NAME = "status.json"
+_NAME, _ROOM = "status.json", ".status-room"
+_LARGEST = 2**24  # bytes
+_LONGEST = 2000  # characters of an error
+_MORE = 4 * _LONGEST + 4096  # bytes by which the last status may be longer than the first
 _NUMBERS = ("num_train_steps", "exit_code", "steps", "seconds", "return")
 
 
@@ -69,7 +76,9 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
 
 
 def write_status(folder: Path, values: dict[str, Any]) -> None:
-    """Write status.json.
+    """Write status.json, and keep room on the disk for the next time: how a run ended is told also by a full disk.
+
+    The room is a second file, whose blocks are written over and which then takes status.json's name.
 
     Args:
         folder: Of the run, which this process owns.
@@ -79,7 +88,37 @@ def write_status(folder: Path, values: dict[str, Any]) -> None:
     Raises:
         ResourceError: If the disk does not take it.
     """
-    write_json(folder / _NAME, values)
+    values = {**values, **({"error": _shortened(values["error"])} if values.get("error") else {})}
+    content = (json.dumps(redact_all(values), indent=1) + "\n").encode()
+    if not _write_over(folder / _ROOM, folder / _NAME, content):
+        write_whole(folder / _NAME, content)
+    if values["status"] == "running":
+        with contextlib.suppress(ResourceError):
+            write_whole(folder / _ROOM, b" " * (len(content) + _MORE) + b"\n")
+
+
+def _write_over(room: Path, path: Path, content: bytes) -> bool:
+    """Write into the blocks that a file has already, and give it the name of another. Returns whether that was done."""
+    try:
+        descriptor = os.open(room, os.O_WRONLY | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        size = os.fstat(descriptor).st_size
+        padded = content.rstrip(b"\n").ljust(size - 1) + b"\n"  # JSON takes no notice of it
+        if len(padded) > size or os.pwrite(descriptor, padded, 0) < size:
+            return False
+        os.fsync(descriptor)
+        os.replace(room, path)
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
 
 
 def read_status(folder: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
@@ -94,17 +133,19 @@ def read_status(folder: Path, identity: dict[str, Any]) -> dict[str, Any] | None
         CorruptError: If status.json cannot be read.
     """
     path = folder / _NAME
-    if not path.is_file():
+    if not os.path.lexists(path):
         if (folder / "checkpoints").exists() or (folder / "config.yaml").exists():
             raise ConfigError(f"{folder} holds a run that does not say which; move it away to run this job")
         return None
     try:
-        status: dict[str, Any] = json.loads(path.read_bytes())
+        status: dict[str, Any] = json.loads(read_file(folder, _NAME, _LARGEST))
         theirs, _ = status["identity"], status["status"]
         if not all(isinstance(status.get(key), int | float | None) for key in _NUMBERS):
             raise TypeError
         names = sorted(key for key in {*theirs, *identity} if theirs.get(key) != identity.get(key))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except LinkError:
+        raise
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, CorruptError) as error:
         raise CorruptError(f"{path} cannot be read; delete {folder} to run the job anew") from error
     if names:
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
@@ -118,8 +159,14 @@ def read_status(folder: Path, identity: dict[str, Any]) -> dict[str, Any] | None
 
 def stored_identity(folder: Path) -> dict[str, Any] | None:
     """The identity in status.json, which a resumed run keeps; None if it cannot be read."""
-    try:
-        stored: Any = json.loads((folder / _NAME).read_bytes())["identity"]
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
-        return None
+    stored = stored_status(folder).get("identity")
     return stored if isinstance(stored, dict) else None
+
+
+def stored_status(folder: Path) -> dict[str, Any]:
+    """What status.json says, whatever that is; nothing if it cannot be read."""
+    try:
+        stored: Any = json.loads(read_file(folder, _NAME, _LARGEST))
+    except (OSError, ValueError, TypeError, RecursionError, CorruptError):
+        return {}
+    return stored if isinstance(stored, dict) else {}

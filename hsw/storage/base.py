@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hsw.device import device_of, resolve_device
 from hsw.spaces import tree_map
+from hsw.template import template_of
 
 
 class Storage(ABC):
@@ -148,6 +149,10 @@ class Storage(ABC):
     @abstractmethod
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what state_dict returned."""
+
+    def state_template(self) -> Any:
+        """What a saved state must look like. A storage that does not say so takes any number of rows and of items."""
+        return template_of(self.state_dict(), vary=True)
 
     def update_storage_parameter(self, parameter_name: str, new_parameter_value: Any) -> None:
         """Set an attribute of the storage, or of its algorithm.

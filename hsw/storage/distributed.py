@@ -17,6 +17,7 @@ from hsw.spaces import SpaceLike, leaves, read_space, tree_map
 from hsw.storage.base import Storage
 from hsw.storage.batches import DistributedBatch
 from hsw.storage.rows import share
+from hsw.storage.templates import distributed_template
 
 SHARED_MEMORY = "/dev/shm"
 _LOCK = threading.Lock()
@@ -286,6 +287,9 @@ class DistributedStorage(Storage):
 
     def state_dict(self) -> dict[str, Any]:
         return {"data": self.get_all_buffer_data(), "generator": self.generator.get_state()}
+
+    def state_template(self) -> Any:
+        return {**super().state_template(), **distributed_template(self)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.insert_data_slice(state["data"])

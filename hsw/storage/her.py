@@ -14,6 +14,7 @@ from hsw.spaces import SpaceLike
 from hsw.storage.records import Field
 from hsw.storage.replay import ReplayStorage
 from hsw.storage.ring import Ring
+from hsw.template import Each, StateError, Whole
 
 GOAL_KEYS = ("achieved_goal", "desired_goal", "observation")
 STRATEGIES = ("future", "final", "episode")
@@ -205,9 +206,14 @@ class HerReplayStorage(ReplayStorage):
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "limits": self._limits.tolist() if self.ring is not None else []}
 
+    def state_template(self) -> Any:
+        return {**super().state_template(), "limits": Each(Whole(1), most=self.num_envs)}
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
         if self.ring is not None:
+            if len(state["limits"]) not in (0, self.num_envs):
+                raise StateError(f"the saved storage/limits must be a list of {self.num_envs}")
             self._limits[:] = state["limits"] or self.capacity
 
     def _restored(self, ring: Ring) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar
 
@@ -17,6 +18,8 @@ from hsw.storage.batches import ReplayBatch
 from hsw.storage.records import Field, check_memory, from_fields, part_of, record_dtype, space_fields, to_fields
 from hsw.storage.ring import EMPTY, Ring
 from hsw.storage.rows import RowWriter
+from hsw.storage.templates import replay_template
+from hsw.template import StateError
 
 
 class ReplayStorage(Storage):
@@ -300,6 +303,9 @@ class ReplayStorage(Storage):
             "random": self.random.bit_generator.state,
         }
 
+    def state_template(self) -> Any:
+        return {**super().state_template(), **replay_template(self.num_envs, self.capacity)}
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.random.bit_generator.state = state["random"]
         if state["ring"] is None:
@@ -307,6 +313,9 @@ class ReplayStorage(Storage):
             return
         if self.ring is None:
             fields = state["ring"]["layout"][2:]
+            sizes = [np.dtype(dtype).itemsize * math.prod(shape) for _, dtype, shape, _ in fields]
+            if sum(sizes) > state["ring"]["pending"].shape[1]:
+                raise StateError("the saved storage/ring/layout is of more bytes than a row of it has")
             info = {name[5:]: np.zeros(shape, dtype)[None] for name, dtype, shape, _ in fields if name[:5] == "info/"}
             self.init_tensors({"info": info})
         assert self.ring is not None

@@ -11,6 +11,7 @@ import torch
 from hsw.append_log import AppendLog, Piece
 from hsw.errors import ConfigError
 from hsw.storage.records import describe
+from hsw.template import StateError
 
 _PIECE_BYTES = 2**26  # what a piece of a AppendLog takes in memory beside the ring
 
@@ -189,16 +190,37 @@ class Ring:
         """Restore what state_dict returned.
 
         Raises:
-            ConfigError: If it is of another size or of other spaces.
+            StateError: If it is of another size or of other spaces, or no rows that a ring can hold.
         """
         if state["layout"] != self._layout:
-            raise ConfigError(f"the saved replay has the layout {state['layout']}, and this one {self._layout}")
+            raise StateError(f"the saved replay has the layout {state['layout']}, and this one {self._layout}")
         log: AppendLog = state["rows"]
         self._floors = np.array(log.begin)
         self.heads, self.steps = np.array(log.end), np.array(state["steps"])
+        if state["pending"].shape[1] != self._bytes.shape[1]:
+            raise StateError(f"the saved replay's pending rows must have {self._bytes.shape[1]} bytes")
+        if np.any(self.heads + (self.steps > 0) - self._floors > self.slots):
+            raise StateError(f"the saved replay has more rows than the {self.slots} that fit")
         for piece in log.pieces():
+            if piece.rows.shape[1] != self._bytes.shape[1]:
+                raise StateError(f"the saved replay's rows must have {self._bytes.shape[1]} bytes")
             begin = np.maximum(piece.begin, self._floors)  # what was saved may begin with rows that count no more
             kept = [np.arange(b, e) >= f for b, e, f in zip(piece.begin, piece.end, begin, strict=True)]
             self._bytes[self._span(begin, np.maximum(piece.end, begin))] = piece.rows.numpy()[np.concatenate(kept)]
         self._bytes[self.places(np.arange(self.num_envs), self.heads)] = state["pending"].numpy()
         self.offsets[:] = self.memory["offsets"]
+        self._check_episodes()
+
+    def _check_episodes(self) -> None:
+        """Refuse rows whose steps within their episodes do not follow one another: a draw would look for ever."""
+        for n in range(self.num_envs):
+            rows = np.arange(self._floors[n], self.heads[n])
+            offsets = self.offsets[self.places(n, rows)].astype(np.int64)
+            before, here = offsets[:-1], offsets[1:]
+            follows = np.where(before >= 0, (here == before + 1) | (here == LAST), (before == LAST) & (here == 0))
+            newest = int(offsets[-1]) if len(offsets) else LAST
+            running = int(self.steps[n])
+            pending = int(self.offsets[self.places(n, self.heads[n])])
+            ends = newest == LAST if running == 0 else newest == running - 1 and pending == PENDING
+            if not (follows.all() and ends and (not len(offsets) or offsets[0] >= 0 or offsets[0] == LAST)):
+                raise StateError(f"the saved replay's rows of environment {n} are no episodes")

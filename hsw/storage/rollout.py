@@ -18,6 +18,7 @@ from hsw.spaces import SpaceLike, read_space, tree_map
 from hsw.storage.base import Storage, gather
 from hsw.storage.batches import RolloutBatch
 from hsw.storage.rows import RowWriter, warn_if_reset
+from hsw.storage.templates import rollout_template
 
 
 class RolloutStorage(Storage):
@@ -288,6 +289,9 @@ class RolloutStorage(Storage):
             "made": {name: part.clone().cpu() for name, part in made.items()},
             "generator": self.generator.get_state(),
         }
+
+    def state_template(self) -> Any:
+        return {**super().state_template(), **rollout_template(self, self._row_fields())}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.insert_data_slice(state["data"])

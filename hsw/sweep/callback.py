@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import re
 import shutil
 import signal
 import threading
@@ -20,12 +19,17 @@ from hydra.core.override_parser.types import Override
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from hsw import deadline
 from hsw.cli.main import JobError
 from hsw.config.resolvers import job_name
 from hsw.config.settings import CHANGEABLE, root_key
+from hsw.directory import LinkError
 from hsw.errors import ConfigError, Interrupted, ResourceError, SweepError
+from hsw.output import printable
 from hsw.run.folder import write_whole
+from hsw.run.paste import hydra_quoted
 from hsw.run.status import JobOutcome
+from hsw.run.watched import guarded
 from hsw.sweep.mailbox import VARIABLE, Mailbox
 from hsw.sweep.table import as_csv, as_text
 
@@ -36,17 +40,23 @@ class Sweep:
     Args:
         folder: Of the study.
         jobs: Names of the jobs' folders, in the order of their numbers.
+        local: Jobs end with this process, however it ends; a cluster's go on.
     """
 
-    def __init__(self, folder: Path, jobs: list[str]) -> None:
+    def __init__(self, folder: Path, jobs: list[str], local: bool = True) -> None:
         self.folder, self.jobs = folder, jobs
+        self._guarded = contextlib.ExitStack()
+        if local:
+            self._guarded.enter_context(guarded())
         self.mailbox = Mailbox.own = Mailbox.create(folder)
         self._previous = {}
         if threading.current_thread() is threading.main_thread():
-            self._previous = {s: signal.signal(s, self._handle) for s in (signal.SIGINT, signal.SIGTERM)}
+            self._previous = {s: signal.signal(s, self._handle) for s in _asked()}
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         """Between jobs, or while they run in other processes: no further one starts, and those that run save."""
+        deadline.heard(signum)
+        signum = signal.SIGTERM if signum == signal.SIGHUP else signum
         if self.mailbox.stopped() and signum == signal.SIGINT:
             raise KeyboardInterrupt  # whoever asks twice has waited long enough
         self.mailbox.stop(signum)
@@ -59,6 +69,7 @@ class Sweep:
             signal.signal(signum, handler)
         self.mailbox.delete()
         Mailbox.own = None
+        self._guarded.close()
 
     def outcomes(self) -> list[JobOutcome]:
         """How each job went, each with its job's name."""
@@ -79,7 +90,7 @@ class Sweep:
         outcomes, signum = self.outcomes(), self.mailbox.stopped()
         if error is not None and not signum and all(outcome.status == "not started" for outcome in outcomes):
             return  # the command line is wrong, and the error says how
-        print(as_text(outcomes), flush=True)
+        print(printable(as_text(outcomes)), flush=True)
         path = self.folder / "jobs.csv"
         with contextlib.suppress(ResourceError):
             write_whole(path, as_csv(outcomes).encode())
@@ -95,6 +106,12 @@ class Sweep:
             )
         if error is None and any(outcome.status in ("interrupted", "running") for outcome in outcomes):
             raise Interrupted(f"jobs did not end; {again}", signal.SIGTERM)
+
+
+def _asked() -> list[signal.Signals]:
+    """The signals that stop a sweep."""
+    hangup = [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]  # nohup's
+    return [signal.SIGINT, signal.SIGTERM, *hangup]
 
 
 _current: Sweep | None = None
@@ -132,16 +149,17 @@ def _begin(config: DictConfig) -> None:
         )
     unnamed = _unnamed(values, params)
     folder, names = Path(config.hydra.sweep.dir).absolute(), [job_name(job, unnamed) for job in jobs]
+    _refuse_links(folder)
     unusable = [name for name in dict.fromkeys(names) if not _usable(folder / name)]
     if unusable:
         raise ResourceError(f"cannot write into {', '.join(unusable)} in {folder}; move it away")
-    _current = Sweep(folder, names)
-    quoted = ",".join(_quote(key) for key in unnamed)
+    _current = Sweep(folder, names, local="Slurm" not in config.hydra.launcher._target_)
+    quoted = ",".join(hydra_quoted(key) for key in unnamed)
     with read_write(config.hydra), open_dict(config.hydra):  # every job is composed with these, in whatever process
         config.hydra.overrides.hydra += [
             f"hydra.job.config.override_dirname.exclude_keys=[{quoted}]",
-            f"hydra.sweep.dir={_quote(str(folder))}",  # whatever of it a job varies
-            f"+hydra.job.env_set.{VARIABLE}={_quote(str(_current.mailbox.folder))}",
+            f"hydra.sweep.dir={hydra_quoted(str(folder))}",  # whatever of it a job varies
+            f"+hydra.job.env_set.{VARIABLE}={hydra_quoted(str(_current.mailbox.folder))}",
         ]
 
 
@@ -184,13 +202,19 @@ def _usable(folder: Path) -> bool:
     if not os.path.lexists(folder):
         return True
     path = folder / "train.log"
-    log = not os.path.lexists(path) or (path.is_file() and os.access(path, os.W_OK))
-    return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK) and log
+    log = not os.path.lexists(path) or (path.is_file() and os.access(path, os.W_OK) and not path.is_symlink())
+    return folder.is_dir() and not folder.is_symlink() and os.access(folder, os.W_OK | os.X_OK) and log
 
 
-def _quote(text: str) -> str:
-    """For Hydra's grammar, in which a backslash is one unless a quote follows."""
-    return '"' + re.sub(r'(\\*)("|$)', lambda found: found[1] * 2 + ('\\"' if found[2] else ""), text) + '"'
+def _refuse_links(folder: Path) -> None:
+    """Refuse a study in which what Hydra and its launchers write, by its path, is a link.
+
+    Raises:
+        CorruptError: Naming it.
+    """
+    for name in ("multirun.yaml", ".submitit"):
+        if (folder / name).is_symlink():
+            raise LinkError(f"{folder / name} is a link, and what is in a study's folder must be its own; delete it")
 
 
 @contextlib.contextmanager

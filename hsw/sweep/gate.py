@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from hsw.cli.main import JobError
 from hsw.config.choices import check_choices, search_also, task_overrides
 from hsw.config.origin import check_origin
+from hsw.config.settings import root_key
 from hsw.errors import ConfigError
 from hsw.sweep.callback import jobs_of
 
@@ -47,11 +48,12 @@ def check_composed(config: DictConfig) -> None:
     Raises:
         ConfigError: For the first thing that is wrong.
     """
-    from hsw.config.resolved import check
+    from hsw.config.resolved import allowed_by, check
 
     check_choices(config.hydra.runtime.choices, task_overrides(config.hydra))
     own = config.copy()
     with open_dict(own):
+        own.allow = allowed_by(config)
         del own["hydra"]
     check(own)
     check_origin(own)
@@ -74,6 +76,8 @@ def _check_sweep(config: DictConfig, config_name: str | None) -> None:
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
     params: Any = OmegaConf.select(config, "hydra.sweeper.params") or {}
     swept = [f"{key}={value}" for key, value in params.items()]
+    if "allow" in map(root_key, params):
+        raise ConfigError("a study cannot sweep allow: which packages are trusted is the command line's alone to say")
     jobs = jobs_of(parser.parse_overrides([*swept, *task_overrides(config.hydra)]))
     first: Exception | None = None
     along = [override for override in config.hydra.overrides.hydra if override.startswith("hydra.searchpath=")]

@@ -10,8 +10,10 @@ import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 
+from hsw import deadline
 from hsw.cli.main import describe
 from hsw.errors import Interrupted
+from hsw.output import one_line
 from hsw.run.status import JobOutcome
 from hsw.sweep.mailbox import VARIABLE, Mailbox
 
@@ -39,7 +41,7 @@ def run_job(run: Callable[[], JobOutcome], name: str, number: int, fail_fast: bo
     before = signal.getsignal(signal.SIGTERM)
     began = False
     try:
-        with _stoppable():
+        with stoppable():
             outcome = run()
         began = True
     except (Exception, KeyboardInterrupt) as error:
@@ -56,12 +58,10 @@ def run_job(run: Callable[[], JobOutcome], name: str, number: int, fail_fast: bo
             mailbox.stop(signum)
     elif stop is not None:
         outcome.note = outcome.error
-        if not isinstance(stop, Exception):
-            raise stop
         if began:
             log.error(outcome.error, exc_info=stop if str(outcome.error).startswith("unexpected ") else None)
         else:  # the folder with its log may be another's
-            print(f"job {number}: {outcome.error}", flush=True)
+            print(f"job {number}: {one_line(str(outcome.error))}", flush=True)
         if fail_fast:
             mailbox.stop(0)
     outcome.job = name
@@ -71,25 +71,33 @@ def run_job(run: Callable[[], JobOutcome], name: str, number: int, fail_fast: bo
 
 
 @contextlib.contextmanager
-def _stoppable() -> Iterator[None]:
-    """While a job is being built, a signal stops it; while it trains, the agent sees to that."""
+def stoppable() -> Iterator[None]:
+    """While a run is being built, a signal stops it; while it trains, the agent sees to that."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
+    asked = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup's
+        asked.append(signal.SIGHUP)
+
     def handle(signum: int, frame: FrameType | None) -> None:
-        for other in (signal.SIGINT, signal.SIGTERM):  # a terminal's, and then the sweep's own
+        deadline.heard(signum)
+        for other in asked:  # a terminal's, and then the sweep's own
             signal.signal(other, signal.SIG_IGN)
+        signum = signal.SIGTERM if signum == signal.SIGHUP else signum
+        deadline.hurry(128 + signum)  # an environment may take the Interrupted for one of its own errors
         raise Interrupted(f"stopped by signal {signum} before training", signum)
 
-    previous = {signum: signal.signal(signum, handle) for signum in (signal.SIGINT, signal.SIGTERM)}
+    previous = {signum: signal.signal(signum, handle) for signum in asked}
     try:
         yield
     finally:
+        deadline.no_hurry()
         for signum, handler in previous.items():
             # In a worker, SIGTERM waits until the row is written; and Ctrl-C, which also reaches workers that are idle,
             # is for the sweep to handle.
-            signal.signal(signum, signal.SIG_IGN if _is_worker() else handler)
+            signal.signal(signum, signal.SIG_IGN if in_sweep() and _is_worker() else handler)
 
 
 def _is_worker() -> bool:

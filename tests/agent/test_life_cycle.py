@@ -163,7 +163,7 @@ def test_actors_act_in_eval_mode_and_their_learner_learns_in_train_mode() -> Non
     seen = modes(trained, "unroll")
     trained.train(30)
     assert seen == {"unroll": {True}}
-    drop = Dropping(trained.policy)
+    drop = Dropping(distributed_agent("Noise").policy)
     free, full = queue.Queue(), queue.Queue()  # type: ignore[var-annotated]
     for slot in (0, 1, None):
         free.put(slot)

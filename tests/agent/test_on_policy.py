@@ -170,7 +170,10 @@ def test_settings_that_cannot_be_split_into_minibatches_are_refused_before_anyth
     config = {"storage": {"num_steps": 4, "num_envs": 2}, "algorithm": {"num_mini_batch": 9}}
     with pytest.raises(ConfigError, match="8 transitions cannot make 9 minibatches"):
         OnPolicyAgent.check(config)
-    config["algorithm"]["num_mini_batch"] = 8
+    config["algorithm"]["num_mini_batch"] = 5
+    with pytest.raises(ConfigError, match="keeps 4 transitions where every second row is a reset"):
+        OnPolicyAgent.check(config)
+    config["algorithm"]["num_mini_batch"] = 4
     OnPolicyAgent.check(config)
 
 

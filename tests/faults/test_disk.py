@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from hsw.directory import Directory
 from hsw.run import checkpoint
 from tests.runs import TINY, call, newest, rows, run_dir, tiny_run
 
@@ -37,17 +38,18 @@ FILES = pytest.mark.parametrize(
 
 def fail_writes(monkeypatch: Any, is_it: Any, fails: Any) -> None:
     """Let the nth checkpoint's writing of some files fail where fails(n)."""
-    original, count = checkpoint.write_synced, [0]
+    original, count = Directory.write, [0]
 
-    def write(path: Path, content: bytes) -> None:
+    def write(self: Directory, name: str, content: bytes) -> None:
+        path = self.path / name
         if is_it(path) and "checkpoints" in path.parts:
             count[0] += 1
             if fails(count[0]):
                 path.write_bytes(content[:10])
                 raise OSError(errno.ENOSPC, "No space left on device")
-        original(path, content)
+        original(self, name, content)
 
-    monkeypatch.setattr(checkpoint, "write_synced", write)
+    monkeypatch.setattr(Directory, "write", write)
 
 
 @FILES
@@ -87,8 +89,7 @@ def test_metrics_that_no_longer_fit_leave_whole_rows(tmp_path: Path) -> None:
     with largest_file(4_000):
         result = call(*TINY, "num_train_steps=1000", run_dir(tmp_path))
     assert result.code == 6
-    updates = [row["step"] for row in rows(tmp_path) if "learn/policy_loss" in row]
-    assert 0 < updates[-1] < 1000
+    assert 0 < len(rows(tmp_path)) < 1000 // 32  # a short row may fit where a long one did not
 
 
 @pytest.mark.parametrize("place", ["file/run", "/proc/run", "/dev/null/run"])

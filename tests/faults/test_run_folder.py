@@ -118,9 +118,19 @@ def test_all_checkpoints_damaged_is_an_error_and_no_fresh_start(run: Path) -> No
     assert (run / "metrics.jsonl").read_bytes() == logged
 
 
-def test_a_later_format_is_refused(run: Path) -> None:
-    path = tensors(run)[-1].parent / "manifest.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "format": FORMAT + 1}))
+def test_a_later_format_is_said_and_the_checkpoint_before_continues(run: Path) -> None:
+    _, newer = (path.parent / "manifest.json" for path in tensors(run))
+    newer.write_text(json.dumps({**json.loads(newer.read_text()), "format": FORMAT + 1}))
+    assert call(f"resume={run}", "num_train_steps=200").code == 0
+    assert (
+        f"format {FORMAT + 1}, and this hsw reads up to {FORMAT}; update hsw; the ch" in (run / "train.log").read_text()
+    )
+
+
+def test_a_later_format_alone_is_refused(run: Path) -> None:
+    for path in tensors(run):
+        manifest = path.parent / "manifest.json"
+        manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "format": FORMAT + 1}))
     assert call(f"resume={run}").refused(7, f"format {FORMAT + 1}", "update hsw")
 
 

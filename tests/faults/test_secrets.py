@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from hsw import secrets
 from hsw.config.files import refuse_secrets
 from hsw.errors import ConfigError
 from tests.runs import TINY, call, finish, newest, run_dir, start
@@ -52,3 +53,69 @@ def test_ordinary_arguments_pass(monkeypatch) -> None:
     monkeypatch.setenv("SOME_TOKEN", "short")
     monkeypatch.setenv("MY_PASSWORD", "")
     refuse_secrets(["seed=1", "env=cartpole", "--multirun", "algorithm.lr=1e-3"])
+
+
+TOKEN = "ghq7R2v9Lw0sKx3Zt8"
+SECRETS = {
+    "GITHUB_TOKEN": TOKEN,
+    "HF_TOKEN": TOKEN,
+    "AWS_SESSION_TOKEN": TOKEN + "/+=",
+    "MY_GITHUB_TOKEN": TOKEN,
+    "openaiApiKey": TOKEN,
+    "DB_PASSWORD": "correct-horse-battery-9",
+    "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
+    "AZURE_CREDENTIAL": TOKEN,
+}
+NO_SECRETS = {
+    "TOKENIZERS_PARALLELISM": "some-long-value-12",
+    "MONKEY_NAME": "some-long-value-12",
+    "KEYBOARD": "some-long-value-12",
+    "SSH_KEY": "/home/somebody/.ssh/id_rsa",
+    "KEY_FILE": "keys/some/place/token.json",
+    "TOKEN_ENDPOINT": "https://vault.example.com/v1/token",
+    "KEY_SIZE": "123456789012345",
+    "SECRET_NAME": "productiondatabase",
+    "SHORT_TOKEN": "abc123",
+}
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_a_secret_is_known_by_its_variable_and_its_value(name: str, monkeypatch) -> None:
+    monkeypatch.setenv(name, SECRETS[name])
+    with pytest.raises(ConfigError) as refusal:
+        refuse_secrets([f"tag=x{SECRETS[name]}y"])
+    assert SECRETS[name] not in str(refusal.value)
+    assert secrets.redact(f"a {SECRETS[name]} b") == "a [removed] b"
+    assert secrets.redact_all({"a": [SECRETS[name], 1]}) == {"a": ["[removed]", 1]}
+
+
+@pytest.mark.parametrize("name", NO_SECRETS)
+def test_what_is_no_secret_stays(name: str, monkeypatch) -> None:
+    monkeypatch.setenv(name, NO_SECRETS[name])
+    refuse_secrets([f"env.kwargs.x={NO_SECRETS[name]}"])
+    assert secrets.redact(f"a {NO_SECRETS[name]} b") == f"a {NO_SECRETS[name]} b"
+
+
+KNOWN = ("hf_" + "aB3" * 9, "ghp_" + "aB3" * 9, "sk-proj-" + "aB3" * 9, "AKIA" + "ABCD" * 4)
+
+
+@pytest.mark.parametrize("value", KNOWN)
+def test_a_secret_is_known_by_its_form(value: str) -> None:
+    with pytest.raises(ConfigError, match="secret"):
+        refuse_secrets([f"tag={value}"])
+    assert value not in secrets.redact(f"x={value}, y")
+
+
+def test_ordinary_words_have_no_form_of_a_secret() -> None:
+    text = "task-risk-ask sk-learn hf_small AKIA mask-rcnn-with-a-long-name disk-something-something-else"
+    assert secrets.redact(text) == text
+
+
+def test_no_byte_of_a_run_holds_a_secret_that_an_environment_tells(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("GITHUB_TOKEN", TOKEN)
+    run = tmp_path / "run"
+    result = call(*TINY, "env.id=tests.envs:TellsSecret-v0", run_dir(run))
+    assert result.code == 3, result.err
+    assert "[removed]" in result.err
+    assert TOKEN not in result.err + result.out
+    assert holding(tmp_path, TOKEN) == []

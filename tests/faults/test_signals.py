@@ -65,9 +65,9 @@ def test_a_kill_during_a_save_costs_one_checkpoint_and_leaves_no_rubbish(
         "import os, hsw.train\n"
         "from hsw.run import checkpoint\n"
         "rename, count = os.rename, []\n"
-        "def killed(source, target):\n"
+        "def killed(source, target, **options):\n"
         "    count.append(target)\n"
-        f"    os.kill(os.getpid(), 9) if len(count) == {renames} else rename(source, target)\n"
+        f"    os.kill(os.getpid(), 9) if len(count) == {renames} else rename(source, target, **options)\n"
         "checkpoint.os.rename = killed\n"
         "hsw.train.cli()\n"
     )

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from hsw.append_log import AppendLog, Piece
+from hsw.directory import Directory
 from hsw.errors import CorruptError, ResourceError
 from hsw.run import checkpoint
 from tests.helpers import columns
@@ -108,17 +109,22 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path: Path
 def test_checkpoints_from_before_there_were_rows_are_read(tmp_path: Path) -> None:
     path = save(tmp_path, 1) / "manifest.json"
     manifest = json.loads(path.read_text())
-    del manifest["rows"]
+    del manifest["rows"], manifest["checksum"]
+    manifest["format"] = 1
     path.write_text(json.dumps(manifest))
     assert checkpoint.load_newest(tmp_path)[0]["step"] == 1
     save(tmp_path, 2)
 
 
-def test_a_later_format_is_refused_and_never_passed_over(tmp_path: Path) -> None:
+def test_a_later_format_is_said_and_the_checkpoint_before_is_used(tmp_path: Path) -> None:
     save(tmp_path, 1)
     newest = save(tmp_path, 2)
     manifest = json.loads((newest / "manifest.json").read_text())
     (newest / "manifest.json").write_text(json.dumps({**manifest, "format": checkpoint.FORMAT + 1}))
+    found = checkpoint.load_newest(tmp_path)
+    assert found.state["step"] == 1
+    assert [sentence for sentence in found.complaints if "update hsw" in sentence and "000002" in sentence]
+    (tmp_path / "000001" / "state.json").unlink()
     with pytest.raises(CorruptError, match="update hsw"):
         checkpoint.load_newest(tmp_path)
 
@@ -146,7 +152,7 @@ def test_a_pickle_in_place_of_tensors_is_refused_and_not_run(
 
         manifest = json.loads((folder / "manifest.json").read_text())
         manifest["sha256"]["tensors.safetensors"] = hashlib.sha256(path.read_bytes()).hexdigest()
-        (folder / "manifest.json").write_text(json.dumps(manifest))
+        (folder / "manifest.json").write_text(json.dumps(checkpoint.signed(manifest)))
     with pytest.raises(CorruptError):
         checkpoint.load_newest(tmp_path / "checkpoints")
     assert not (tmp_path / "exploded").exists()
@@ -253,15 +259,15 @@ def test_rows_are_all_written_again_if_the_previous_checkpoint_is_damaged(tmp_pa
 
 def test_a_manifest_that_cannot_be_read_now_costs_nobody_his_rows(tmp_path: Path, monkeypatch: Any) -> None:
     first = checkpoint.save_checkpoint(tmp_path, {"a": log_of([0], [4])}, {})
-    read = Path.read_bytes
+    read = Directory.read
 
-    def failing(path: Path) -> bytes:
-        if path.parent.name == "000001":
+    def failing(self: Directory, name: str, limit: int | None = None) -> bytes:
+        if self.path.name == "000001":
             raise OSError(24, "Too many open files")
-        return read(path)
+        return read(self, name, limit)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "read_bytes", failing)
+        patch.setattr(Directory, "read", failing)
         second = checkpoint.save_checkpoint(tmp_path, {"a": log_of([4], [6])}, {}, previous=first)
         checkpoint.sweep_unfinished(tmp_path)
     assert_rows(checkpoint.read_state(first)[0]["a"], [0], [4])
@@ -271,11 +277,15 @@ def test_a_manifest_that_cannot_be_read_now_costs_nobody_his_rows(tmp_path: Path
 def test_old_rows_that_cannot_be_deleted_fail_no_checkpoint(tmp_path: Path, monkeypatch: Any) -> None:
     first = checkpoint.save_checkpoint(tmp_path, {"a": log_of([0], [4])}, {}, keep=1)
 
-    def refused(path: Path, missing_ok: bool = False) -> None:
+    remove = Directory.remove
+
+    def refused(self: Directory, name: str) -> None:
+        if self.path.name != "rows":
+            return remove(self, name)
         raise PermissionError(13, "Permission denied")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "unlink", refused)
+        patch.setattr(Directory, "remove", refused)
         checkpoint.save_checkpoint(tmp_path, {"a": log_of([4], [6])}, {}, keep=1, previous=first)
     assert len(row_files(tmp_path)) == 2
     checkpoint.sweep_unfinished(tmp_path)

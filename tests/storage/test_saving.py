@@ -339,10 +339,10 @@ def test_a_full_disk_leaves_earlier_checkpoints_and_no_litter(tmp_path, monkeypa
     before = sorted(tmp_path.rglob("*"))
     content, real, calls = drive.storage.get_all_buffer_data(), getattr(os, call), iter(range(99))
 
-    def full(*args):
+    def full(*args, **options):
         if next(calls) >= count:
             raise OSError(28, "No space left on device")
-        return real(*args)
+        return real(*args, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(os, call, full)

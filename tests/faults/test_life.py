@@ -1,0 +1,137 @@
+"""Environments that hang, exit, or leave something behind, at any moment of their life: code 3, in time."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from hsw.env import make_env
+from hsw.env.life import Life
+from hsw.errors import EnvError
+from tests.faults import culprits
+from tests.runs import TINY, call, run_dir
+
+
+def accuse(what: str, where: str, folder: Path, *overrides: str) -> tuple[str, ...]:
+    culprit = ("env.id=tests.faults.culprits:Culprit-v0", f"+env.kwargs={{what:{what},where:{where},after:40}}")
+    return (*TINY, *culprit, "env.timeout=0.5", "checkpoint_interval=20", run_dir(folder), *overrides)
+
+
+def status(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "status.json").read_bytes())
+
+
+def live(what: str, where: str, backend: Any = "sync", timeout: float = 0.3) -> None:
+    """The whole life of an environment that has one fault."""
+    kwargs = {"what": what, "where": where, "after": 4}
+    env = make_env("tests.faults.culprits:Culprit-v0", backend, 2, kwargs, timeout=timeout)
+    try:
+        env.reset()
+        for _ in range(8):
+            env.step(np.zeros(2, np.int64))
+    finally:
+        env.close()
+
+
+@contextlib.contextmanager
+def accused(*words: str, seconds: float = 6.0) -> Iterator[None]:
+    """The body ends with an EnvError that has these words, in time, with every process's state as it was."""
+    gc.collect()  # an environment that another test left open counts no more,
+    life = Life(None)
+    life.open()
+    life.close()  # and what it took is given back
+    begin, before = time.monotonic(), process_state()
+    with pytest.raises(EnvError) as error:
+        yield
+    assert time.monotonic() - begin < seconds
+    assert all(word in str(error.value) for word in words), str(error.value)
+    assert process_state() == before
+    assert multiprocessing.active_children() == []
+
+
+def process_state() -> tuple[Any, ...]:
+    torchs = torch.is_grad_enabled(), torch.get_default_dtype(), torch.is_inference_mode_enabled()
+    handlers = [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)]
+    return *torchs, torch.get_default_device(), os.getcwd(), handlers, os._exit
+
+
+@pytest.mark.parametrize("backend", ["sync", "async"])
+@pytest.mark.parametrize("where", culprits.WHERES)
+def test_an_environment_that_hangs_and_takes_the_alarm_for_its_own_error_is_given_up(where: str, backend: str) -> None:
+    with accused("0.3 s"):
+        live("swallow", where, backend)
+
+
+def test_an_alarm_that_was_swallowed_comes_again() -> None:
+    with accused("step did not answer within 0.3 s"):
+        live("swallow_once", "step")
+
+
+@pytest.mark.parametrize("where", ["build", "reset", "step"])
+@pytest.mark.parametrize("what", ["exit", "sys_exit", "interrupt", "raise_base", "raise"])
+def test_an_environment_that_ends_the_process_is_told(what: str, where: str) -> None:
+    signal.signal(signal.SIGINT, before := signal.signal(signal.SIGINT, signal.SIG_IGN))
+    try:
+        signal.signal(signal.SIGINT, lambda *_: None)  # as in a run: else Ctrl-C would be a person's
+        with accused("environment"):
+            live(what, where)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("where", culprits.WHERES)
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("no_grad", "grad_enabled(False)"),
+        ("float64", "default_dtype"),
+        ("inference", "inference_mode"),
+        ("meta_device", "device"),
+        ("chdir", "folder"),
+        ("handler", "SIGTERM"),
+    ],
+)
+def test_what_an_environment_leaves_behind_is_put_back_and_told(what: str, words: str, where: str) -> None:
+    if where != "step" or what in ("no_grad", "float64", "inference"):  # the others are looked at between episodes
+        with accused(words):
+            live(what, where)
+
+
+def test_gradients_that_an_environment_enables_while_it_is_acted_in_are_told() -> None:
+    with torch.no_grad(), accused("grad_enabled(True)"):
+        live("grad", "step")
+
+
+def test_threads_that_outlive_their_environment_are_told(monkeypatch: Any) -> None:
+    done = threading.Event()
+    monkeypatch.setitem(culprits.WHATS, "thread", lambda: threading.Thread(target=done.wait, name="culprit").start())
+    try:
+        with accused("culprit", "daemon"):
+            live("thread", "build")
+    finally:
+        done.set()
+
+
+def test_a_person_may_interrupt_an_environment_in_a_process_without_a_run() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        live("interrupt", "step")
+
+
+@pytest.mark.parametrize(("what", "where"), [("hang", "build"), ("exit", "step"), ("swallow", "close")])
+def test_status_and_exit_code_of_a_run_say_the_same(what: str, where: str, tmp_path: Path) -> None:
+    result = call(*accuse(what, where, tmp_path))
+    assert result.refused(3, "environment")
+    assert (status(tmp_path)["status"], status(tmp_path)["exit_code"]) == ("failed", 3)
