@@ -19,7 +19,9 @@ log = logging.getLogger("hsw")
 _LOCK, _OWNER = "run.lock", "run.owner"
 # What a run writes into its folder, and the folders of others that write there by its path.
 _OWN: dict[str, Kind] = {
-    **dict.fromkeys(("metrics.jsonl", "train.log", "config.yaml", "versions.json", "status.json", _LOCK), "file"),
+    **dict.fromkeys(
+        ("metrics.jsonl", "metrics.csv", "train.log", "config.yaml", "versions.json", "status.json", _LOCK), "file"
+    ),
     **dict.fromkeys(("checkpoints", "best", "tensorboard", "wandb", "videos", "mlruns"), "folder"),
 }
 
