@@ -97,8 +97,8 @@ def run_in_folder(config: DictConfig, folder: Path, job: bool = False) -> JobOut
     else:
         if HydraConfig.initialized():
             check_choices(HydraConfig.get().runtime.choices, task_overrides(HydraConfig.get()))
-        check(config)
         config.allow = allowed_by(config)
+        check(config)
         own = identity(config)  # while what follows from a value that a resumed run may change still does
         config = settle(config)  # what is checked is what is built
         check(config)

@@ -49,7 +49,7 @@ def check(config: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
                 config[key] = None
     plain: Any = OmegaConf.to_container(config, resolve=True)
     refuse_secrets(f"{path}={value}" for path, value in _leaves(plain))  # those that an interpolation read
-    allowed = plain["allow"] = allowed_by(config)
+    allowed = plain["allow"]  # of the command line, or of whoever composed in Python: see allowed_by
     targets = find_targets(plain, Settings, allowed)
     choices = {group: targets_of(group, allowed) for group in ("network", "storage")}
     check_pairs(targets, choices)  # first: a preset's values for other parts would be called misspelt
@@ -139,13 +139,14 @@ def resumed_config(config: DictConfig, folder: Path) -> DictConfig:
         )
     config = config.copy()
     config.resume = None  # a path, which may have any characters
+    config.allow = allowed_by(config)
     check(config)
     plain: Any = OmegaConf.to_container(saved, resolve=True)
     try:
-        check_env_modules(plain, allowed_by(config))
+        check_env_modules(plain, config.allow)
         for key in groups:
             saved[key] = config[key]
-        saved.allow = allowed_by(config)
+        saved.allow = config.allow
         saved = settle(saved)  # what the command line changes may hold interpolations
         check(saved)
     except ConfigError as error:
