@@ -30,6 +30,7 @@ from hsw.config.folders import with_folders
 from hsw.config.hydra_versions import VERSION_BASE, trusting
 from hsw.config.origin import ORIGIN, changes_since, check_origin, take_origin, write_origin
 from hsw.config.plugins import register_plugins, trusted_packages
+from hsw.config.targets import packages_to_allow
 from hsw.errors import ConfigError, Interrupted, ResourceError
 from hsw.output import secure_logging
 from hsw.run.status import JobOutcome, read_status, stored_identity, write_status
@@ -185,9 +186,8 @@ def _train_to_end(config: DictConfig, folder: RunFolder, resume: bool, words: La
         log_error(error, str(outcome.error))
         return outcome
     outcome = outcome_of(agent, None)
-    lines = last_lines(
-        agent.last_scores, agent.step, outcome.seconds or 0.0, folder.path, sys.argv[0], list(config.allow)
-    )
+    allow = packages_to_allow(agent.services.config, config.allow)
+    lines = last_lines(agent.last_scores, agent.step, outcome.seconds or 0.0, folder.path, sys.argv[0], allow)
     if config.quiet or in_sweep():
         log.info("%s: %s", " ".join(lines.splitlines()[0].split()), folder.path)
     else:

@@ -115,14 +115,28 @@ def check_env_modules(config: dict[str, Any], allowed: Iterable[str]) -> None:
     Raises:
         ConfigError: If a run folder's config names such a module.
     """
+    for path, node, module in _untrusted_env_modules(config, allowed):
+        package = module.split(".")[0]
+        raise ConfigError(
+            f"{path}.id={node['id']} would import {module}, and a run folder is not trusted to; "
+            f"allow=[{package}] on the command line trusts it (hsw.eval: --allow {package})"
+        )
+
+
+def packages_to_allow(config: dict[str, Any], allowed: Iterable[str]) -> list[str]:
+    """What a command line must trust to evaluate or resume a run of this config: also what its env ids import."""
+    allowed = list(allowed)
+    modules = [module.split(".")[0] for _, _, module in _untrusted_env_modules(config, allowed)]
+    return list(dict.fromkeys([*allowed, *modules]))
+
+
+def _untrusted_env_modules(config: Any, allowed: Iterable[str]) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """Each target whose id imports a module that is not trusted: its path, its node and the module."""
+    trusted = ("hsw.env", *allowed, *trusted_packages())
     for path, node in walk_targets(config):
         module, colon, _ = str(node.get("id", "")).partition(":")
-        if colon and not inside(module, ("hsw.env", *allowed, *trusted_packages())):
-            package = module.split(".")[0]
-            raise ConfigError(
-                f"{path}.id={node['id']} would import {module}, and a run folder is not trusted to; "
-                f"allow=[{package}] on the command line trusts it"
-            )
+        if colon and not inside(module, trusted):
+            yield path, node, module
 
 
 def inside(name: str, packages: Iterable[str]) -> bool:

@@ -38,9 +38,10 @@ def check_import(module: str, where: str = "env.id") -> None:
     """
     if _trusted is None or any(module == package or module.startswith(package + ".") for package in _trusted):
         return
+    package = module.split(".")[0]
     raise CorruptError(
         f"{where} would import {module}, and a run folder is not trusted to; "
-        f"allow=[{module.split('.')[0]}] on the command line trusts it"
+        f"allow=[{package}] on the command line trusts it (hsw.eval: --allow {package})"
     )
 
 

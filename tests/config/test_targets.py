@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from hsw.config.targets import check_env_modules, resolve_target
+from hsw.config.targets import check_env_modules, packages_to_allow, resolve_target
 from hsw.errors import ConfigError
 
 REFUSED = [
@@ -74,3 +74,11 @@ def test_an_env_id_that_imports_a_module_is_trusted_only_when_allowed() -> None:
         check_env_modules(config, [])
     check_env_modules(config, ["my_pkg"])
     check_env_modules({"env": {"_target_": "hsw.env.make_env", "id": "CartPole-v1"}}, [])
+
+
+def test_what_an_env_id_imports_is_among_the_packages_to_allow() -> None:
+    config = {"env": {"_target_": "hsw.env.make_env", "id": "my_pkg.envs:Maze-v0"}}
+    assert packages_to_allow(config, ["mine"]) == ["mine", "my_pkg"]
+    assert packages_to_allow(config, ["my_pkg"]) == ["my_pkg"]
+    own = {"env": {"_target_": "hsw.env.make_env", "id": "hsw.env.catch:Catch-v0"}}
+    assert packages_to_allow(own, []) == []
