@@ -43,6 +43,14 @@ REFUSED = [
     ("env.num_envs=0", "env.num_envs=0 must be at least 1"),
     ("network.hidden_sizes=[64,a]", "network.hidden_sizes.1=a must be a whole number"),
     ("preset=sac_pendulum", "preset=sac_pendulum has values for agent=sac, and the agent is ppo"),
+    (
+        "callbacks=[erly_stop]",
+        "there is no callbacks=erly_stop; did you mean callbacks=early_stop? (choices: early_stop, ",
+    ),
+    (
+        "callbacks=early_stop ~callbacks.erly_stop",
+        "there is no callbacks.erly_stop; did you mean callbacks.early_stop?",
+    ),
     ("preset=nothing", "there is no preset=nothing (choices: "),
     ("--multirn", "there is no flag --multirn; did you mean --multirun?"),
     ("--config-dir", "--config-dir needs a value"),

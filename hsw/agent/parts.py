@@ -83,6 +83,12 @@ class Parts:
         if intrinsic_reward is not None:
             require(intrinsic_reward, IntrinsicRewards, "intrinsic_reward")
         self.env = as_vector_env(env, seed=derive_seed(seed, ENV))
+        rows = getattr(storage, "num_envs", self.env.num_envs)
+        if rows != self.env.num_envs:
+            raise ConfigError(
+                f"the storage is for {rows} environments and env has {self.env.num_envs}; give the storage "
+                f"num_envs={self.env.num_envs}, or make {rows} with hsw.env.as_vector_env(function, num_envs={rows})"
+            )
         if eval_env is not None and not callable(eval_env):
             eval_env = as_vector_env(eval_env, seed=derive_seed(seed, EVAL_ENV), training=False)
         self.eval_env = eval_env

@@ -34,6 +34,7 @@ def explain(error: Exception, arguments: Sequence[str]) -> str:
     unknown = re.search(r"Could not override '([^']+)'", text) or re.search(
         r"Key '([^']+)' is not in struct", text + cause
     )
+    unknown = unknown or re.search(r"Could not delete from config\. '([^']+)' does not exist", text)
     if unknown:
         key = unknown.group(1).split("@")[0]
         return f"there is no {key}{meant(key, _known_keys(arguments))}"
@@ -43,6 +44,7 @@ def explain(error: Exception, arguments: Sequence[str]) -> str:
 
 def _no_choice(group: str, choice: str, known: Sequence[str]) -> str:
     """A choice that is not there: what comes near, or how an id of Gymnasium's is given."""
+    known = known or options(group)  # Hydra tells none where a list of choices has a wrong one
     near = difflib.get_close_matches(choice, known, 1)
     if group == "env" and re.search(r"-v\d+$|[:/]", choice):
         hint = f"; any Gymnasium id is given as env=gym env.id={choice}"

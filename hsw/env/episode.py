@@ -101,7 +101,15 @@ class EpisodeEnv(gym.Wrapper[Any, Any, Any, Any]):
         try:
             super().close()
         except Exception as error:
-            warnings.warn(f"environment {self.index}: close raised {type(error).__name__}: {error}", stacklevel=2)
+            warnings.warn(str(env_error(f"environment {self.index}: close raised", error)), stacklevel=2)
+
+    def render(self) -> Any:
+        try:
+            return self.env.render()
+        except BaseException as error:
+            if is_ours(error):
+                raise
+            raise env_error(f"environment {self.index}: render raised", error) from error
 
     def _replay(self, episode: int, actions: Sequence[Any]) -> tuple[Any, dict[str, Any]]:
         self.episode = episode - 1

@@ -74,7 +74,7 @@ class TensorBoardLogger(Logger):
         step = last[0]["step"] if last else None
         self._writer: Any = SummaryWriter(str(folder / "tensorboard"), purge_step=step)
         for row in last:
-            self.copy(row.pop("step"), {name: value for name, value in row.items() if name != "time"})
+            self.copy(row.pop("step"), {name: value for name, value in row.items() if name not in ("time", "run")})
 
     def copy(self, step: int, metrics: dict[str, float]) -> None:
         for name, value in metrics.items():

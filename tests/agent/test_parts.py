@@ -89,6 +89,14 @@ def test_what_is_no_environment_is_refused() -> None:
             build("on_policy", 1, env)
 
 
+def test_a_storage_for_another_number_of_environments_is_refused() -> None:
+    spaces = gym.spaces.Box(-np.inf, np.inf, (1,)), gym.spaces.Discrete(2)
+    policy = ActorCritic(*spaces)
+    parts = {"policy": policy, "algorithm": PPO(policy), "storage": RolloutStorage(*spaces, num_envs=4)}
+    with pytest.raises(ConfigError, match=r"the storage is for 4 environments and env has 1; .* num_envs=4\)"):
+        OnPolicyAgent(lambda: gym.make("tests.envs:Counter-v0"), **parts)
+
+
 def test_environments_of_a_vector_that_reset_within_a_step_are_learnt_from_as_they_are() -> None:
     envs = SyncVectorEnv([lambda: single("Counter")] * 2, autoreset_mode=AutoresetMode.SAME_STEP)
     policy = ActorCritic(envs.single_observation_space, envs.single_action_space, hidden_sizes=(8,))

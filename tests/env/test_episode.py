@@ -83,6 +83,28 @@ def test_an_environment_that_cannot_be_built_is_a_fault(backend):
         make("BuildFails", 2, backend)
 
 
+class Curtains(Counter):
+    render_mode = "rgb_array"
+
+    def render(self):
+        raise KeyError("no display")
+
+    def close(self):
+        raise KeyError("no display")
+
+
+def test_what_render_and_close_raise_is_told_with_its_place():
+    env = EpisodeEnv(Curtains(), index=1, seed=1)
+    with pytest.raises(
+        EnvError, match=r"^environment 1: render raised KeyError: 'no display' at .*test_episode.py:\d+$"
+    ):
+        env.render()
+    with pytest.warns(
+        UserWarning, match=r"^environment 1: close raised KeyError: 'no display' at .*test_episode.py:\d+$"
+    ):
+        env.close()
+
+
 @backends
 def test_an_environment_that_hangs_is_a_fault_after_the_timeout(backend):
     env = make("Hang", 2, backend, kwargs={"after": 2, "length": 99}, timeout=0.3)

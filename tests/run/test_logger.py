@@ -251,6 +251,17 @@ def test_tensorboard_has_no_row_twice_after_a_resume(tmp_path: Path) -> None:
     assert [event.step for event in found.Scalars("eval")] == [2]
 
 
+def test_tensorboard_goes_on_where_the_last_step_has_the_sessions_first_row(tmp_path: Path) -> None:
+    metrics = Metrics(TensorBoardLogger())
+    metrics.run_id = "e2fa0e2b"
+    metrics.start(tmp_path, {}, None)
+    metrics.log(1, {"loss": 1.0})
+    state = metrics.state_dict()
+    metrics.finish(0)
+    assert [*session(TensorBoardLogger(), tmp_path, [2], state)]
+    assert [event.step for event in events(tmp_path).Scalars("loss")] == [1, 2]
+
+
 def table(folder: Path) -> list[dict[str, str]]:
     with (folder / "metrics.csv").open(newline="") as file:
         return list(csv.DictReader(file))
