@@ -61,7 +61,7 @@ def evaluate(*arguments: str) -> Any:
 
 # -- links -----------------------------------------------------------------------------------------------------------
 
-FILES = ("metrics.jsonl", "run.lock", "train.log", "status.json", "config.yaml", "versions.json")
+FILES = ("metrics.jsonl", "metrics.csv", "run.lock", "train.log", "status.json", "config.yaml", "versions.json")
 FOLDERS = ("checkpoints", "checkpoints/rows", "checkpoints/000003", "best", "tensorboard", "wandb")
 
 
