@@ -197,9 +197,6 @@ def _what_ran(runs: Sequence[RunResult]) -> tuple[dict[str, list[str]], list[str
         for name, values in {**versions, **machines}.items()
         if len(values) > 1
     ]
-    presets = _distinct_values(["preset"], [run.config for run in runs if "preset" in run.config])["preset"]
-    if presets:
-        notes.append(f"presets: {', '.join('none, general values' if name == 'null' else name for name in presets)}")
     if len(telling) < len(runs):
         notes.append(f"{len(runs) - len(telling)} of {len(runs)} runs do not say what they ran with")
     return versions, notes

@@ -46,6 +46,11 @@ class Key:
         return self.value(node) if callable(self.value) else self.value
 
 
+def _every_update(algorithm: Node) -> bool:
+    """A value phase that follows every update has no order."""
+    return bool(algorithm.get("value_freq", 1) == 1)
+
+
 KEYS = (
     # since 0.2.0
     Key("callbacks", {}),
@@ -59,7 +64,7 @@ KEYS = (
     Key("network.distribution", "auto"),
     Key("algorithm.entropy_schedule", "constant"),
     Key("algorithm.value_clip_range", "clip_range", targets=("hsw.algorithm.DAAC",)),
-    Key("algorithm.value_phase_first", False, targets=("hsw.algorithm.DAAC",)),
+    Key("algorithm.value_phase_first", False, targets=("hsw.algorithm.DAAC",), idle=_every_update),
 )
 
 

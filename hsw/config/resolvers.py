@@ -75,13 +75,7 @@ def choose(key: Any, values: Mapping[str, Any], otherwise: Any) -> Any:
     return values.get(str(key), otherwise)
 
 
-def above(value: float, limit: float) -> bool:
-    """Whether a number is greater: ${above:${algorithm.value_freq},1}."""
-    return value > limit
-
-
 register_resolver("choose", choose)
-register_resolver("above", above)
 register_resolver("study_name", study_name)
 register_resolver("job_name", job_name)
 register_resolver("this_study", _study)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from hsw.algorithm import DAAC
+from hsw.config.resolved import identity
 from tests.algorithm.naive import Descent, collected, entropy, mean, normalized, same_batches, squared_error, surrogate
 from tests.algorithm.naive import weights as copies
 from tests.helpers import equal
@@ -98,11 +99,15 @@ def test_one_update_in_value_freq_has_a_value_phase_from_the_first_on(value_freq
     assert phases == [(update + offset) % value_freq == 0 for update in range(6)]
 
 
-@pytest.mark.parametrize(("freq", "first"), [(1, False), (2, True), (32, True)])
-def test_the_config_has_the_authors_order_and_a_stored_one_without_it_its_own(freq, first):
-    config = compose("agent=daac", f"algorithm.value_freq={freq}")
-    assert config.algorithm.value_phase_first is first
+def test_the_config_has_the_authors_order_and_a_stored_one_without_it_its_own():
+    assert compose("agent=daac").algorithm.value_phase_first
     assert not collected(DAAC)[0].value_phase_first
+
+
+@pytest.mark.parametrize(("freq", "named"), [(1, False), (2, True), (32, True)])
+def test_the_order_is_part_of_a_jobs_identity_where_there_is_one(freq, named):
+    told = identity(compose("agent=daac", f"algorithm.value_freq={freq}"))
+    assert ("algorithm.value_phase_first" in told) is named
 
 
 @pytest.mark.parametrize(("value_clip_range", "means"), [("clip_range", 0.3), (0.05, 0.05), (None, None)])

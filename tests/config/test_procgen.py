@@ -36,7 +36,7 @@ def test_a_game_finds_the_authors_values_by_itself(game):
     assert algorithm.value_epochs == VALUE_EPOCHS.get(game, 9)
     assert algorithm.value_freq == VALUE_FREQ.get(game, 1)
     assert algorithm.adv_loss_coef == ADV_LOSS_COEF.get(game, 0.25)
-    assert algorithm.value_phase_first is (algorithm.value_freq > 1)
+    assert algorithm.value_phase_first
     assert algorithm.value_clip_range == "clip_range"
     assert (config.storage.num_steps, config.storage.discount, config.storage.gae_lambda) == (256, 0.999, 0.95)
     if game in {*VALUE_EPOCHS, *VALUE_FREQ, *ADV_LOSS_COEF}:  # those that have a name of their own
