@@ -62,7 +62,7 @@ def rows_so_far(folder: Path) -> list[str]:
     [
         "ppo-sync",
         "daac-async",
-        "her_sac-sync",
+        pytest.param("her_sac-sync", marks=pytest.mark.slow),
         pytest.param("sac-async", marks=pytest.mark.slow),
         pytest.param("ppo-async", marks=pytest.mark.slow),
         pytest.param("daac-sync", marks=pytest.mark.slow),

@@ -226,7 +226,7 @@ def test_what_a_run_was_composed_from_is_kept_and_resume_is_not(tmp_path: Path) 
     assert kept["overrides"] == [*TINY, discount]  # as it was typed, and not what it read here
     assert call(f"from={tmp_path}", run_dir(tmp_path / "new")).refused(7, "no interpolation")
     assert (kept["choices"]["agent"], kept["choices"]["preset"]) == ("ppo", "ppo_cartpole")
-    assert "presets: ppo_cartpole" in call(str(tmp_path), "--no-curves", main=report.cli).out
+    assert "Preset: ppo_cartpole" in call(str(tmp_path), "--no-curves", main=report.cli).out
     assert call(f"resume={tmp_path}", "num_train_steps=200").code == 0
     assert json.loads((tmp_path / "choices.json").read_text()) == kept
     assert config_of(tmp_path).resume is None

@@ -38,7 +38,7 @@ CASES = [
     pytest.param("hang", "INT", 130, marks=pytest.mark.slow),
     pytest.param("swallow_all", "TERM", 143, marks=pytest.mark.slow),
     pytest.param("hang_in_c", "TERM", 143, marks=pytest.mark.slow),
-    ("hang_with_lock", "TERM", -signal.SIGKILL),
+    pytest.param("hang_with_lock", "TERM", -signal.SIGKILL, marks=pytest.mark.slow),
 ]
 
 
