@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 VENV14 := .venv-hydra14
 HYDRA_TESTS := $(wildcard tests/test_compose.py tests/test_sweep.py tests/test_train.py tests/test_api.py tests/config \
-	tests/outside)
+	tests/test_outside.py tests/test_old_folders.py)
 ARGS ?=
 
 .PHONY: campaign help train test test-hydra14 extras smoke studies lint slow bench bench-peers results clean
