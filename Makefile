@@ -49,7 +49,7 @@ $(VENV14)/.core: pyproject.toml constraints.txt constraints-hydra14.txt
 	test -x $(VENV14)/bin/python || $(PYTHON) -m venv $(VENV14)
 	grep -vE '^(hydra-core|omegaconf)==' constraints.txt | cat - constraints-hydra14.txt > $(VENV14)/constraints.txt
 	$(VENV14)/bin/pip install --quiet --disable-pip-version-check -c $(VENV14)/constraints.txt torch
-	$(VENV14)/bin/pip install --quiet --disable-pip-version-check -c $(VENV14)/constraints.txt -e '.[sweep]' \
+	$(VENV14)/bin/pip install --quiet --disable-pip-version-check -c $(VENV14)/constraints.txt -e '.[report,sweep]' \
 		pytest pytest-timeout
 	touch $@
 
