@@ -58,8 +58,10 @@ def is_allocation(error: BaseException) -> bool:
     text = str(error)
     words = ("can't allocate memory", "out of memory", "CUDA error: out of memory", "Cannot allocate memory")
     too_large = ("Storage size calculation overflowed", "array is too big", "Unable to allocate", "Invalid shape")
+    shared = ("unable to resize file", "unable to mmap", "unable to open shared memory")  # what torch shares is a file
     return type(error).__name__ in ("OutOfMemoryError", "_ArrayMemoryError") or (
-        isinstance(error, RuntimeError | ValueError | OSError) and any(word in text for word in (*words, *too_large))
+        isinstance(error, RuntimeError | ValueError | OSError)
+        and any(word in text for word in (*words, *too_large, *shared))
     )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import resource
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -160,3 +162,15 @@ def test_more_workers_than_open_files_are_refused(tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert result.refused(2, "env.num_envs=16", f"open files and {limit} are allowed")
+
+
+def test_shared_memory_that_is_not_to_be_had_is_memory() -> None:
+    """In a process of its own: what torch shares is a file, and its size a limit of the process."""
+    code = (
+        "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000));"
+        "import torch; from hsw.cli.main import run_main;"
+        "run_main(lambda: torch.zeros(200_000).share_memory_())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr.splitlines()[0]) == (6, "hsw: out of memory")
