@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,6 +19,7 @@ from hsw.config.targets import resolve_target
 from hsw.env import VectorEnv
 from hsw.errors import ConfigError
 from hsw.run.services import Run
+from hsw.signatures import signature_of
 from hsw.sweep.callback import jobs_of
 from tests.runs import TINY, agent_of, call, compose, rows, run_dir, tiny_run
 
@@ -72,13 +72,7 @@ def test_choice_composes_and_spells_out_its_target(group: str, name: str) -> Non
     config = compose(f"agent={recipe_of(name)}", f"{group}={name}", *["env.id=CartPole-v1"] * (name == "gym"))
     check(config)
     node = config[group]
-    target = resolve_target(node._target_)
-    function = target.__init__ if inspect.isclass(target) else target
-    parameters = {
-        parameter.name
-        for parameter in inspect.signature(function).parameters.values()
-        if parameter.name != "self" and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-    }
+    parameters = set(signature_of(resolve_target(node._target_)).hints)
     handed_over = HANDED_OVER.get(group, set())
     assert {str(key) for key in node if not str(key).startswith("_")} - handed_over == parameters - handed_over
 

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
 
 from hsw.agent.base import Agent
-from hsw.agent.protocols import Augmentation, EnvLike, IntrinsicRewards, Learner, ReplayMemory, ReplayPolicy
+from hsw.agent.protocols import Learner, ReplayMemory, ReplayPolicy
 from hsw.agent.transitions import of_replay, replaced
 from hsw.algorithm.intrinsic import Transitions
 from hsw.bounds import Range
 from hsw.errors import ConfigError, NonFiniteError
-from hsw.run.callback import Callback
-from hsw.run.services import Every, Run
+from hsw.run.services import Every
 from hsw.spaces import tree_map
 from hsw.template import Named, Number, StateError, Whole
 
@@ -28,8 +27,7 @@ class OffPolicyAgent(Agent):
         num_warmup_steps: Steps with random actions, before the first update.
         updates_per_step: Updates for each step after the warm-up.
         log_interval: Steps between logged rows, each the mean over its updates.
-        env, eval_env, tag, seed, device, policy, algorithm, storage, eval_interval, eval_episodes, eval_deterministic,
-        callbacks, augmentation, intrinsic_reward, run: As in Parts.
+        args, parts: As in Parts.
     """
 
     needs: ClassVar[Mapping[str, type]] = {"policy": ReplayPolicy, "algorithm": Learner, "storage": ReplayMemory}
@@ -52,43 +50,13 @@ class OffPolicyAgent(Agent):
 
     def __init__(
         self,
-        env: EnvLike,
-        eval_env: EnvLike | None = None,
-        tag: str = "default",
-        seed: int = 1,
-        device: str = "cpu",
-        *,
-        policy: ReplayPolicy,
-        algorithm: Learner,
-        storage: ReplayMemory,
+        *args: Any,
         num_warmup_steps: Annotated[int, Range(0)] = 1000,
         updates_per_step: Annotated[float, Range(0, open_low=True)] = 1.0,
         log_interval: Annotated[int, Range(1)] = 1000,
-        eval_interval: Annotated[int | None, Range(1)] = None,
-        eval_episodes: Annotated[int, Range(1)] = 20,
-        eval_deterministic: bool = True,
-        callbacks: Sequence[Callback] | Mapping[str, Callback] = (),
-        augmentation: Augmentation | None = None,
-        intrinsic_reward: IntrinsicRewards | None = None,
-        run: Run | None = None,
+        **parts: Any,
     ) -> None:
-        super().__init__(
-            env,
-            eval_env,
-            tag,
-            seed,
-            device,
-            policy=policy,
-            algorithm=algorithm,
-            storage=storage,
-            eval_interval=eval_interval,
-            eval_episodes=eval_episodes,
-            eval_deterministic=eval_deterministic,
-            callbacks=callbacks,
-            augmentation=augmentation,
-            intrinsic_reward=intrinsic_reward,
-            run=run,
-        )
+        super().__init__(*args, **parts)
         self.num_warmup_steps, self.updates_per_step = num_warmup_steps, updates_per_step
         self.every_log = Every(log_interval)
         self.storage.attach(self.env)
