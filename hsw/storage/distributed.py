@@ -17,6 +17,7 @@ from hsw.storage.batches import DistributedBatch
 from hsw.storage.rows import share
 from hsw.storage.slots import Numbers, check_memory, fields, time_major, write_row
 from hsw.storage.templates import distributed_template
+from hsw.transfer import to_device
 
 _LOCK = threading.Lock()
 
@@ -156,11 +157,7 @@ class DistributedStorage(Storage):
         batch["init_actor_states"] = tuple(torch.cat(parts, 1).detach() for parts in zip(*states, strict=True))
         for slot in slots:  # copied: from here on actors may write there
             free_queue.put(slot)
-        if torch.device(device).type == "cpu":
-            return batch
-        moved = tree_map(lambda part: part.to(device, non_blocking=True), {**batch, "init_actor_states": {}})
-        moved["init_actor_states"] = tuple(part.to(device) for part in batch.init_actor_states)
-        return DistributedBatch(moved)
+        return DistributedBatch(to_device(batch, torch.device(device)))
 
     # -- the life cycle, within one process -------------------------------------------------------------------------
 

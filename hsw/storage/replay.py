@@ -7,7 +7,6 @@ from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from hsw.bounds import Range
 from hsw.errors import ConfigError
@@ -19,6 +18,7 @@ from hsw.storage.records import Field, check_memory, from_fields, part_of, recor
 from hsw.storage.ring import EMPTY, Ring
 from hsw.storage.rows import RowWriter
 from hsw.storage.templates import replay_template
+from hsw.transfer import to_device
 
 
 class ReplayStorage(Storage):
@@ -236,11 +236,7 @@ class ReplayStorage(Storage):
             "truncateds": last["truncateds"],
             "discounts": discounts,
         }
-        return self.Batch(**{name: tree_map(self._tensor, part) for name, part in tensors.items()})
-
-    def _tensor(self, part: np.ndarray) -> Tensor:
-        tensor = torch.from_numpy(part)
-        return tensor if self.device.type == "cpu" else tensor.to(self.device)
+        return self.Batch(**to_device(tensors, self.device))
 
     # -- the life cycle ---------------------------------------------------------------------------------------------
 
