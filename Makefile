@@ -8,7 +8,7 @@ HYDRA_TESTS := $(wildcard tests/test_compose.py tests/test_sweep.py tests/test_t
 	tests/test_outside.py tests/test_old_folders.py)
 ARGS ?=
 
-.PHONY: campaign help train test test-hydra14 extras smoke studies lint slow bench bench-peers results clean
+.PHONY: campaign cuda scale help train test test-hydra14 extras smoke studies lint slow bench bench-peers results clean
 
 help: ## Show this help.
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -82,6 +82,16 @@ bench-peers: ## Install each peer into a virtual environment of its own, under .
 
 bench: $(VENV)/.dev bench-peers ## Measure hsw and its peers side by side.
 	$(BIN)/python -m benchmarks.run $(ARGS)
+
+# Where there is no network, CUDA_PYTHON=python3 takes an interpreter that has what pyproject.toml asks for, and pytest.
+CUDA_PYTHON ?= $(BIN)/python
+
+cuda: $(if $(filter $(BIN)/python,$(CUDA_PYTHON)),$(VENV)/.dev) ## On a machine with a GPU: its tests, then its figures, in benchmarks/cuda.md.
+	$(CUDA_PYTHON) -m pytest -m cuda -rs tests/test_cuda.py
+	$(CUDA_PYTHON) -m benchmarks.cuda $(ARGS)
+
+scale: $(VENV)/.dev ## Measure this machine for the model of throughput, check it against runs, and write docs/scale.md's tables.
+	$(BIN)/python -m benchmarks.scale --measure --validate --simulate --write $(ARGS)
 
 results: $(VENV)/.dev ## Train the README's table of results again.
 	$(BIN)/python -m benchmarks.results $(ARGS)

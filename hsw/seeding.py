@@ -67,4 +67,5 @@ def set_rng_state(state: dict[str, Any]) -> None:
     np.random.set_state(("MT19937", keys, *state["numpy"]["rest"]))
     torch.set_rng_state(state["torch"])
     if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])
+        for index, saved in enumerate(state["cuda"][: torch.cuda.device_count()]):  # it may have been on more of them
+            torch.cuda.set_rng_state(saved, index)

@@ -26,8 +26,8 @@ from hsw.errors import ConfigError, CorruptError
 from hsw.network import Policy
 from hsw.network.actor_critic import Memory
 from hsw.run.checkpoint import Loaded, list_checkpoints, load_newest, read_meta, read_state
-from hsw.spaces import tree_map
 from hsw.template import StateError
+from hsw.transfer import to_device
 
 log = logging.getLogger("hsw")
 
@@ -79,7 +79,7 @@ class TrainedPolicy:
             raise ConfigError(f"these are {size} observations, and the episodes remembered are others; reset() first")
         self._remember(rewards)
         with torch.inference_mode():
-            tensors = tree_map(lambda part: torch.from_numpy(part).to(self.device), stream(batch, self._fresh))
+            tensors = to_device(stream(batch, self._fresh), self.device)
             actions, _ = self.policy.act(tensors, deterministic, *([self._memory] if self._memory else []))
         self._last_actions, self._fresh = actions, np.zeros(size, bool)
         taken = stream.actions_to_env(actions.cpu().numpy())

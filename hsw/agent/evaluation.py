@@ -12,7 +12,7 @@ import torch
 from hsw.agent.protocols import ActingPolicy
 from hsw.env import Episode, VectorEnv
 from hsw.seeding import EVAL_POLICY, derive_seed, get_rng_state, set_rng_state
-from hsw.spaces import tree_map
+from hsw.transfer import to_device
 
 log = logging.getLogger("hsw")
 _LOOK = 1000  # rows
@@ -79,12 +79,11 @@ def evaluate(
             if stop():
                 return None
             with torch.inference_mode():
-                tensors = tree_map(lambda part: torch.from_numpy(part).to(device), obs)
-                actions, _ = policy.act(tensors, deterministic, *([memory] if memory else []))
+                actions, _ = policy.act(to_device(obs, device), deterministic, *([memory] if memory else []))
             step = env.step(actions.cpu().numpy())
             obs = step.obs
             if memory:
-                rewards, valid = (torch.from_numpy(part).to(device) for part in (step.rewards, step.valid))
+                rewards, valid = to_device((step.rewards, step.valid), device)
                 memory.remember(actions, rewards, valid)
             for episode in env.pop_episodes():
                 if shares[episode.env_index] > 0:

@@ -83,11 +83,12 @@ class OffPolicyAgent(Agent):
                 actions = self.policy.random_actions(self.env.num_envs)
             else:
                 actions, _ = self.policy.act(obs)
-        env_actions = actions.cpu().numpy()
+        chosen = actions.cpu()  # once, for the environment and for the storage, whose memory is the host's
+        env_actions = chosen.numpy()
         if not math.isfinite(np.add.reduce(env_actions, axis=None)):  # or the environment would be blamed
             raise NonFiniteError(f"{type(self.policy).__name__}'s actions are not finite")
         step = self.env.step(env_actions)
-        row = self.obs, actions, step.rewards, step.terminateds, step.truncateds, step.info, step.obs
+        row = self.obs, chosen, step.rewards, step.terminateds, step.truncateds, step.info, step.obs
         self.storage.add(*row, valid=step.valid)
         # What an action was taken from; an episode's last observation is no such, nor is it when it comes again.
         self.policy.observe(tree_map(lambda part: part[step.valid], obs))

@@ -24,6 +24,7 @@ class OnPolicyAgent(Agent):
     storage: RolloutMemory
     # Once before_gradients has run, the figures that came before it: an update that was undone does not run it again.
     _prepared: dict[str, float] | None = None
+    _sent: tuple[Any, Any] = (None, None)  # the last observation that went to another device, and what arrived there
 
     @classmethod
     def check(cls, config: dict[str, Any]) -> None:
@@ -73,11 +74,15 @@ class OnPolicyAgent(Agent):
         self._count_episodes()
 
     def _collect_row(self) -> None:
-        actions, extras = self.policy.act(self._tensors(self.obs))
+        elsewhere = self.device.type != "cpu"
+        obs = self._sent[1] if elsewhere and self._sent[0] is self.obs else self._tensors(self.obs)
+        actions, extras = self.policy.act(obs)
         step = self.env.step(actions.cpu().numpy())
-        row = self.obs, actions, step.rewards, step.terminateds, step.truncateds, step.obs
-        self.storage.add(*row, valid=step.valid, **extras)
-        self.obs = step.obs
+        # To another device a row goes in one copy, of which next_obs is also what the policy sees next.
+        next_obs, rewards, terminateds, truncateds, valid = self._tensors(step[:5]) if elsewhere else step[:5]
+        row = obs if elsewhere else self.obs, actions, rewards, terminateds, truncateds, next_obs
+        self.storage.add(*row, valid=valid, **extras)
+        self.obs, self._sent = step.obs, (step.obs, next_obs)
         self.step += int(np.count_nonzero(step.valid))
 
     def _add_bonus(self) -> dict[str, float]:

@@ -25,6 +25,7 @@ from hsw.run.services import Every, Run
 from hsw.seeding import ENV, EVAL_ENV, STORAGE, derive_seed, get_rng_state, rng_template, set_rng_state
 from hsw.spaces import tree_map
 from hsw.template import Each, Fields, Flag, Maybe, Number, Text, Whole, hold, space_template, template_of
+from hsw.transfer import to_device
 
 log = logging.getLogger("hsw")
 
@@ -202,7 +203,7 @@ class Parts:
                 self.episode_successes.append(episode.success)
 
     def _tensors(self, obs: Any) -> Any:
-        return tree_map(lambda part: torch.from_numpy(part).to(self.device), obs)
+        return to_device(obs, self.device)
 
     # -- the state --------------------------------------------------------------------------------------------------
 

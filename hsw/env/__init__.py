@@ -1,9 +1,10 @@
 """Environments behind one adapter."""
 
 from hsw.env.adapt import as_vector_env, remaker, vector_of
+from hsw.env.counts import Episode, Step
 from hsw.env.goals import GoalFunctions
 from hsw.env.make import make_atari, make_env, make_procgen
-from hsw.env.vector import Episode, Step, VectorEnv
+from hsw.env.vector import VectorEnv
 
 __all__ = [
     "Episode",

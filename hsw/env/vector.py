@@ -3,40 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 
 from hsw.env.actions import ActionCast
 from hsw.env.autoreset import in_next_step_mode
+from hsw.env.counts import Episode, EpisodeCounts, Step, differing, dtypes_of
 from hsw.env.finite import check_finite, check_rewards
 from hsw.env.frames import FrameStack
-from hsw.env.goals import GoalFunction, GoalFunctions, read_success
+from hsw.env.goals import GoalFunction, GoalFunctions
 from hsw.env.history import RunningEpisodes
 from hsw.env.normalize import RewardNormalizer, make_obs_normalizers, normalized_space
 from hsw.spaces import SpaceSpec, policy_space, tree_map
 from hsw.template import Array, Axis, Maybe, hold, space_template, template_of
-
-
-class Step(NamedTuple):
-    """One row of every environment. obs is where the action led; where valid is False the row was a reset."""
-
-    obs: Any
-    rewards: np.ndarray
-    terminateds: np.ndarray
-    truncateds: np.ndarray
-    valid: np.ndarray
-    info: dict[str, Any]
-
-
-class Episode(NamedTuple):
-    """A finished episode, in the environment's own rewards. success is of its last step, None where it is not told."""
-
-    env_index: int
-    episode_return: float
-    length: int
-    success: bool | None = None
 
 
 class VectorEnv:
@@ -86,12 +67,11 @@ class VectorEnv:
         self.num_envs = int(backend.num_envs)
         self.action_space = policy_space(action_space)
         self._to_env = ActionCast(action_space, action_start, action_dtype)
-        self._dtypes = _dtypes(observation_space)
+        self._dtypes = dtypes_of(observation_space)
         self.exact = exact
         self.training = training
         self._stateful = stateful
         self.remake: Callable[..., VectorEnv] | None = None  # remake(seed=...) builds it anew, in any process
-        self.episodes: list[Episode] = []
         self._goals = goals
         self.clip_reward = clip_reward
         self.raw_observation_space, self.frame_stack = observation_space, frame_stack
@@ -100,11 +80,9 @@ class VectorEnv:
         self._obs_normalizers = make_obs_normalizers(spec, training) if normalize_obs else {}
         self.observation_space = normalized_space(spec) if normalize_obs else spec
         self._reward_normalizer = RewardNormalizer(self.num_envs, discount) if normalize_reward else None
-        self._counts_games = getattr(backend, "counts_games", False)
+        self._counts = EpisodeCounts(self.num_envs, getattr(backend, "counts_games", False))
         self._obs: Any = None  # the backend's last observation
         self._dones = np.zeros(self.num_envs, bool)
-        self._returns = np.zeros(self.num_envs)
-        self._lengths = np.zeros(self.num_envs, np.int64)
         self._restart: Any = None
         self._running = RunningEpisodes(self.num_envs)
 
@@ -128,7 +106,8 @@ class VectorEnv:
         obs = self._backend.reset()
         if self._obs is not None:  # the running episodes are given up
             self._running.give_up()
-            self._dones[:], self._returns[:], self._lengths[:] = False, 0.0, 0
+            self._dones[:] = False
+            self._counts.give_up()
             if self._reward_normalizer:
                 self._reward_normalizer.returns[:] = 0.0
         return self._observe(obs, np.ones(self.num_envs, bool), np.zeros(self.num_envs, bool))
@@ -150,8 +129,8 @@ class VectorEnv:
         rewards = rewards * valid
         terminateds, truncateds = terminateds & valid, truncateds & valid
         dones = terminateds | truncateds
-        check_rewards(rewards, self._lengths)
-        self._count(rewards, dones, valid, truncateds, info)
+        check_rewards(rewards, self._counts.lengths)
+        self._counts.add(rewards, dones, valid, truncateds, info)
         if self.exact:
             self._running.remember(env_actions, valid)
         self._dones = dones
@@ -164,13 +143,11 @@ class VectorEnv:
 
     def pop_episodes(self) -> list[Episode]:
         """The episodes finished since the last call."""
-        episodes, self.episodes = self.episodes, []
-        return episodes
+        return self._counts.pop()
 
     def running_episodes(self) -> list[Episode]:
         """Every environment's running episode, so far."""
-        figures = zip(self._returns.tolist(), self._lengths.tolist(), strict=True)
-        return [Episode(index, *so_far) for index, so_far in enumerate(figures)]
+        return self._counts.running()
 
     def frame(self) -> np.ndarray | None:
         """What the first environment looks like, uint8 [H, W, 3]: rendered, or else its pixel observation."""
@@ -208,8 +185,7 @@ class VectorEnv:
             "obs_statistics": self.obs_statistics(),
             "obs": None if self._obs is None else tree_map(torch.from_numpy, self._obs),
             "dones": torch.from_numpy(self._dones.copy()),
-            "returns": torch.from_numpy(self._returns.copy()),
-            "lengths": torch.from_numpy(self._lengths.copy()),
+            **self._counts.state_dict(),
             **self._running.state_dict(),
         }
         if self._reward_normalizer:
@@ -249,14 +225,14 @@ class VectorEnv:
                 self._reward_normalizer.returns[:] = 0.0
             return "these environments cannot be restored and start fresh episodes; this resume is not exact"
         self._dones = state["dones"].numpy().copy()
-        self._returns, self._lengths = state["returns"].numpy().copy(), state["lengths"].numpy().copy()
+        self._counts.load_state_dict(state)
         self._running.load_state_dict(state)
         if self._frames:
             self._frames.frames[:] = state["frames"].numpy()
         if self._stateful and "wrappers" in state:
             self._backend.call("load_wrapper_states", state["wrappers"])
         self._obs = tree_map(np.array, self._backend.reset({"replay": self._running.replays()}))
-        different = _differing(self._obs, state["obs"])
+        different = differing(self._obs, state["obs"])
         if different:
             return f"environment {different[0]} did not return to its observation; this resume is not exact"
         return None
@@ -271,7 +247,7 @@ class VectorEnv:
     def _observe(self, obs: Any, fresh: np.ndarray, dones: np.ndarray) -> Any:
         # A copy of our own: some backends and environments write the next observation over the last.
         self._obs = obs = tree_map(np.array, obs, self._dtypes)
-        check_finite(obs, self._lengths)
+        check_finite(obs, self._counts.lengths)
         if self._frames:
             obs = self._frames(obs, fresh)
         return self.normalized(obs, ~dones)  # one that ends an episode starts no row in which an action counts
@@ -293,39 +269,8 @@ class VectorEnv:
         """A policy's actions, [B, *action_shape], as the environments take them: clipped, from their first one on."""
         return self._to_env(actions, len(actions))
 
-    def _count(
-        self, rewards: np.ndarray, dones: np.ndarray, valid: np.ndarray, truncateds: np.ndarray, info: dict[str, Any]
-    ) -> None:
-        ends = dones
-        if self._counts_games:  # EnvPool's Atari: a lost life ends no episode of the game
-            rewards = info["reward"] * valid
-            ends = (info["terminated"].astype(bool) & valid) | truncateds
-        self._returns += rewards
-        self._lengths += valid
-        if np.count_nonzero(ends):  # a sixth of any()'s time on a few environments
-            for index in np.flatnonzero(ends):
-                figures = float(self._returns[index]), int(self._lengths[index]), read_success(info, int(index))
-                self.episodes.append(Episode(int(index), *figures))
-            self._returns[ends] = 0.0
-            self._lengths[ends] = 0
-
     def _restart_row(self) -> Step:
         obs, self._restart = self._restart, None
         none = np.zeros(self.num_envs, bool)
         obs = self._observe(obs, ~none, none)
         return Step(obs, np.zeros(self.num_envs, np.float32), none, none.copy(), none.copy(), {})
-
-
-def _dtypes(space: SpaceSpec) -> Any:
-    """The dtype of an observation, or a dict of those of its parts."""
-    if space.type == "Dict":
-        return {key: _dtypes(part) for key, part in space.spaces.items()}
-    return np.dtype(space.dtype)
-
-
-def _differing(obs: Any, saved: Any) -> list[int]:
-    """Indices of the environments whose observations differ."""
-    if isinstance(obs, dict):
-        return sorted({index for key in obs for index in _differing(obs[key], saved[key])})
-    same = (obs == saved.numpy()).reshape(len(obs), -1).all(1)
-    return [int(index) for index in np.flatnonzero(~same)]

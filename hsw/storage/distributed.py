@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,9 +15,10 @@ from hsw.spaces import SpaceLike, leaves, read_space, tree_map
 from hsw.storage.base import Storage
 from hsw.storage.batches import DistributedBatch
 from hsw.storage.rows import share
+from hsw.storage.slots import Numbers, check_memory, fields, time_major, write_row
 from hsw.storage.templates import distributed_template
+from hsw.transfer import to_device
 
-SHARED_MEMORY = "/dev/shm"
 _LOCK = threading.Lock()
 
 
@@ -83,37 +82,13 @@ class DistributedStorage(Storage):
             ConfigError: If they do not fit into shared memory.
         """
         leading = self.num_storages, self.num_steps + 1
-        meta = torch.device("meta")
-        blocks: dict[str, Any] = {
-            "obs": self.observation_space.empty(*leading, device=meta),
-            "actions": self.action_space.empty(*leading, device=meta),
-            "last_actions": self.action_space.empty(*leading, device=meta),
-        }
-        for name in ("rewards", "last_rewards", "episode_returns", *self.extras()):
-            blocks[name] = torch.empty(leading, device=meta)
-        for name in ("terminateds", "truncateds", "valid", "starts"):
-            blocks[name] = torch.empty(leading, dtype=torch.bool, device=meta)
-        for name in ("episode_lengths", "versions"):  # 0 where no episode ended; which weights acted
-            blocks[name] = torch.empty(leading, dtype=torch.int64, device=meta)
+        blocks = fields(self.observation_space, self.action_space, leading, self.extras())
         core = [part[0, 0] for part in sample.get("init_actor_states", ())]
         sizes = [part.numel() * part.element_size() for part in leaves(blocks)]
-        self._check_memory(sum(sizes) + sum(4 * part.numel() * self.num_storages for part in core))
+        check_memory(sum(sizes) + sum(4 * part.numel() * self.num_storages for part in core), self.num_storages)
         self.storages = tree_map(lambda part: share(torch.zeros(part.shape, dtype=part.dtype)), blocks)
         self.core = tuple(share(torch.zeros(self.num_storages, 1, 1, len(part))) for part in core)
         self._view()
-
-    def _check_memory(self, size: int) -> None:
-        try:
-            stat = os.statvfs(SHARED_MEMORY)
-        except OSError:  # not Linux
-            return
-        free = stat.f_bavail * stat.f_frsize
-        if size > free:
-            per_slot = size / self.num_storages
-            raise ConfigError(
-                f"storage.num_storages={self.num_storages} needs {size / 2**20:.0f} MiB of shared memory, and "
-                f"{free / 2**20:.0f} MiB are free in {SHARED_MEMORY}; at most {int(free / per_slot)} slots fit"
-            )
 
     def _view(self) -> None:
         """NumPy's views of the blocks, by which rows are written at a fifth of torch's cost."""
@@ -143,7 +118,7 @@ class DistributedStorage(Storage):
         if not self.storages:
             self.init_tensors({})
         for name, values in transition.items():
-            tree_map(lambda view, new: _write(view, slot, t, new), self._views[name], values)
+            tree_map(lambda view, new: write_row(view, slot, t, new), self._views[name], values)
 
     def set_initial_state(self, slots: Sequence[int], core: tuple[Tensor, ...]) -> None:
         """Keep the policy's state before the first row of K slots, a tuple of [1, K, H]."""
@@ -176,17 +151,13 @@ class DistributedStorage(Storage):
         with lock:
             slots = [full_queue.get() for _ in range(batch_size)]
         numbers = torch.tensor(slots)
-        take = lambda block: _time_major(block, slots, numbers)
+        take = lambda block: time_major(block, slots, numbers)
         batch = DistributedBatch({name: tree_map(take, block) for name, block in storages.items()})
         states = [init_actor_state_storages[m] for m in slots] if init_actor_state_storages else []
         batch["init_actor_states"] = tuple(torch.cat(parts, 1).detach() for parts in zip(*states, strict=True))
         for slot in slots:  # copied: from here on actors may write there
             free_queue.put(slot)
-        if torch.device(device).type == "cpu":
-            return batch
-        moved = tree_map(lambda part: part.to(device, non_blocking=True), {**batch, "init_actor_states": {}})
-        moved["init_actor_states"] = tuple(part.to(device) for part in batch.init_actor_states)
-        return DistributedBatch(moved)
+        return DistributedBatch(to_device(batch, torch.device(device)))
 
     # -- the life cycle, within one process -------------------------------------------------------------------------
 
@@ -255,7 +226,7 @@ class DistributedStorage(Storage):
     def _part(self, places: Tensor) -> DistributedBatch:
         """Windows of the batch that was taken, or of slots."""
         if self.batch is None:
-            queue = _Queue(places.tolist())
+            queue = Numbers(places.tolist())
             return self.sample(self.device, len(places), queue, queue, self.storages, self.init_actor_state_storages)
         states = self.batch["init_actor_states"]
         take = lambda part: part.index_select(1, places.to(part.device))
@@ -294,30 +265,3 @@ class DistributedStorage(Storage):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.insert_data_slice(state["data"])
         self.generator.set_state(state["generator"])
-
-
-class _Queue:
-    """Numbers that are given out once; what comes back is forgotten."""
-
-    def __init__(self, numbers: list[int]) -> None:
-        self.numbers = iter(numbers)
-
-    def get(self) -> int:
-        return next(self.numbers)
-
-    def put(self, number: int) -> None:
-        return
-
-
-def _time_major(block: Any, slots: Sequence[int], numbers: Tensor) -> Tensor:
-    """A copy of these slots, [T + 1, B, ...]."""
-    if isinstance(block, Tensor) and block[0, 0].numel() < 1024:
-        # Small rows: two passes over them cost less than a slice and a piece of a stack for each slot.
-        return block.detach().index_select(0, numbers).transpose(0, 1).contiguous()
-    return torch.stack([block[slot].detach() for slot in slots], 1)
-
-
-def _write(view: np.ndarray, slot: Any, t: int, new: Any) -> None:
-    if isinstance(new, Tensor):
-        new = new.detach().cpu().numpy()
-    view[slot, t] = np.reshape(new, (*np.shape(slot), *view.shape[2:]))

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from hsw.bounds import Range
 from hsw.errors import ConfigError
 from hsw.spaces import SpaceLike, read_space, tree_map
 from hsw.storage.base import Storage
 from hsw.storage.batches import ReplayBatch
+from hsw.storage.drawing import info_of, n_step_records
 from hsw.storage.records import Field, check_memory, from_fields, part_of, record_dtype, space_fields, to_fields
 from hsw.storage.ring import EMPTY, Ring
 from hsw.storage.rows import RowWriter
 from hsw.storage.templates import replay_template
-from hsw.template import StateError
+from hsw.transfer import to_device
 
 
 class ReplayStorage(Storage):
@@ -224,18 +223,7 @@ class ReplayStorage(Storage):
         return self.ring.lows()
 
     def _batch(self, ring: Ring, places: np.ndarray) -> Any:
-        records, ends = ring.records(places), places
-        last, discounts = records, np.full(len(places), self.discount, np.float32)
-        if self.n_step > 1:
-            rewards, going = records["rewards"].astype(np.float64), np.ones(len(places), bool)
-            for k in range(1, self.n_step):
-                following = ring.moved(ends, 1)
-                going &= ring.offsets.take(following) > 0  # another transition of the same episode
-                ends = np.where(going, following, ends)
-                rewards += going * self.discount**k * ring.memory["rewards"][ends]
-                discounts[going] *= self.discount
-            records["rewards"], last = rewards, ring.records(ends)
-        return self._to_batch(records, ring.records(ring.moved(ends, 1)), last, discounts)
+        return self._to_batch(*n_step_records(ring, places, self.n_step, self.discount))
 
     def _to_batch(self, records: np.ndarray, following: np.ndarray, last: np.ndarray, discounts: np.ndarray) -> Any:
         """Tensors of records, of those that hold where they led, and of the flags of their last steps."""
@@ -248,11 +236,7 @@ class ReplayStorage(Storage):
             "truncateds": last["truncateds"],
             "discounts": discounts,
         }
-        return self.Batch(**{name: tree_map(self._tensor, part) for name, part in tensors.items()})
-
-    def _tensor(self, part: np.ndarray) -> Tensor:
-        tensor = torch.from_numpy(part)
-        return tensor if self.device.type == "cpu" else tensor.to(self.device)
+        return self.Batch(**to_device(tensors, self.device))
 
     # -- the life cycle ---------------------------------------------------------------------------------------------
 
@@ -312,12 +296,7 @@ class ReplayStorage(Storage):
             self.reset()
             return
         if self.ring is None:
-            fields = state["ring"]["layout"][2:]
-            sizes = [np.dtype(dtype).itemsize * math.prod(shape) for _, dtype, shape, _ in fields]
-            if sum(sizes) > state["ring"]["pending"].shape[1]:
-                raise StateError("the saved storage/ring/layout is of more bytes than a row of it has")
-            info = {name[5:]: np.zeros(shape, dtype)[None] for name, dtype, shape, _ in fields if name[:5] == "info/"}
-            self.init_tensors({"info": info})
+            self.init_tensors({"info": info_of(state["ring"])})
         assert self.ring is not None
         self.ring.load_state_dict(state["ring"])
         self._restored(self.ring)

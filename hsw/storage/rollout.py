@@ -19,6 +19,7 @@ from hsw.storage.base import Storage, gather
 from hsw.storage.batches import RolloutBatch
 from hsw.storage.rows import RowWriter, warn_if_reset
 from hsw.storage.templates import rollout_template
+from hsw.transfer import to_device
 
 
 class RolloutStorage(Storage):
@@ -236,7 +237,7 @@ class RolloutStorage(Storage):
         flat = {name: tree_map(lambda part: part.flatten(0, 1), self._windowed(name)) for name in self._batch_fields()}
         for _ in range(num_epochs):
             order = torch.randperm(len(rows), generator=self.generator) if shuffle else torch.arange(len(rows))
-            for indices in rows[order.to(rows.device)].tensor_split(num_mini_batch):
+            for indices in rows[to_device(order, rows.device)].tensor_split(num_mini_batch):
                 yield self.on_batch(self.Batch(**{name: gather(field, indices) for name, field in flat.items()}))
 
     def sample(self, num_mini_batch: int = 8) -> Iterator[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 import queue
 from typing import Any
 
@@ -111,6 +112,51 @@ def test_impala_acts_on_the_host_and_learns_on_another_device(lstm_size: int) ->
             OTHER
         }
         assert np.isfinite(built.eval(1)["mean"])
+
+
+def small_impala(**kwargs: Any) -> DistributedAgent:
+    sizes = {"num_actors": 2, "num_learners": 1, "num_steps": 4, "num_storages": 8, "batch_size": 2, "num_envs": 1}
+    return DistributedAgent(gym.make("tests.envs:Bandit-v0"), hidden_dim=8, **{**sizes, **PLACES, **kwargs})
+
+
+def test_what_an_actors_process_gets_is_the_hosts_and_has_the_learners_weights() -> None:
+    with other_device() as labels:
+        built = small_impala()
+        with torch.no_grad():
+            for parameter in built.policy.parameters():
+                parameter.add_(0.1)
+        built._weights.publish(built.policy)
+        actor = built._actor
+        policy = pickle.loads(actor._policy)
+        shared = (*leaves(actor.storage.storages), *actor.weights._halves.values(), actor.stats, *policy.parameters())
+        assert {labels[part] for part in shared} == {CPU}
+        actor.weights.fetch(policy)
+        pairs = zip(policy.parameters(), built.policy.parameters(), strict=True)
+        assert all(torch.equal(one, other.cpu()) for one, other in pairs)
+
+
+class LoadsWhenAsked:
+    """BatchLoader's face without its threads, of which the labels know nothing."""
+
+    def __init__(self, load: Any, num_threads: int) -> None:
+        self.get = lambda check: load()
+        self.waited = 0.0
+
+    def start(self) -> None:
+        return
+
+    stop = join = start
+
+
+@pytest.mark.slow
+def test_a_pool_of_processes_feeds_a_learner_on_another_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hsw.agent.distributed.BatchLoader", LoadsWhenAsked)
+    with other_device() as labels:
+        built = small_impala(eval_episodes=1)
+        built.train(100)
+        assert built.algorithm.num_updates >= 100 // 8
+        assert built.step >= 100
+        assert {labels[part] for part in built.policy.parameters()} == {OTHER}
 
 
 class OneBatch:
