@@ -1,0 +1,290 @@
+"""Ranks: the processes that train one set of weights together, and what they tell one another.
+
+Each rank makes the same calls in the same order; a call returns when all have made it. A run of one process is SOLO, to
+which every call is the identity.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from hsw.errors import ConfigError, WorkersLostError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+T = TypeVar("T")
+# torch is imported by what needs it: a command's --help asks of_environment and must answer at once.
+_BEAT_SECONDS = 1.0
+_LOOK_SECONDS = 0.02
+
+
+class Ranks:
+    """This process among those that train together.
+
+    Args:
+        rank: Which one this is, from 0.
+        size: How many there are.
+        local_rank: Which one of this machine's.
+        store: A torch.distributed.Store that all of them reach; SOLO needs none.
+        timeout: Seconds after which a rank that does not answer counts as lost.
+    """
+
+    def __init__(self, rank: int, size: int, local_rank: int, store: Any = None, timeout: float = 0.0) -> None:
+        self.rank, self.size, self.local_rank = rank, size, local_rank
+        self.store, self.timeout = store, timeout
+        self.is_first = rank == 0
+        self._turns = 0
+        self._ended = threading.Event()
+        if size > 1:
+            threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
+
+    # -- numbers, on the tensor's device --------------------------------------------------------------------------
+
+    def sum_(self, tensor: Tensor) -> Tensor:
+        """The tensor, which becomes the sum of all ranks' tensors: the same bits everywhere.
+
+        Raises:
+            WorkersLostError: If a rank is lost, here as in every method.
+        """
+        if self.size > 1:
+            self._reach(lambda distributed: distributed.all_reduce(tensor))
+        return tensor
+
+    def mean_(self, tensor: Tensor) -> Tensor:
+        """The tensor, which becomes the mean of all ranks' tensors."""
+        return self.sum_(tensor).div_(self.size) if self.size > 1 else tensor
+
+    def broadcast_(self, tensor: Tensor) -> Tensor:
+        """The tensor, which becomes rank 0's."""
+        if self.size > 1:
+            self._reach(lambda distributed: distributed.broadcast(tensor, src=0))
+        return tensor
+
+    # -- small plain data, on the CPU -----------------------------------------------------------------------------
+
+    def total(self, number: Any) -> Any:
+        """The sum of all ranks' numbers; of ints an int."""
+        if self.size == 1:
+            return number
+        import torch
+
+        kind = torch.int64 if isinstance(number, int) else torch.float64
+        return self.sum_(torch.tensor(number, dtype=kind)).item()
+
+    def where(self, flag: bool) -> list[int]:
+        """The ranks whose flag is set, the same list everywhere."""
+        if self.size == 1:
+            return [0] if flag else []
+        import torch
+
+        flags = torch.zeros(self.size, dtype=torch.uint8)
+        flags[self.rank] = flag
+        return [int(rank) for rank in self.sum_(flags).nonzero()]
+
+    def any(self, flag: bool) -> bool:
+        """Whether any rank's flag is set."""
+        return bool(self.where(flag))
+
+    def gather(self, values: dict[str, Any]) -> list[dict[str, Any]] | None:
+        """Every rank's values, in the order of ranks, for rank 0; None for the others.
+
+        Args:
+            values: What JSON can hold; it travels as such, and no pickle does.
+        """
+        if self.size == 1:
+            return [values]
+        import torch
+
+        text = torch.frombuffer(bytearray(json.dumps(values).encode()), dtype=torch.uint8)
+        lengths = torch.zeros(self.size, dtype=torch.int64)
+        lengths[self.rank] = len(text)
+        sizes = self.sum_(lengths).tolist()
+        mine = torch.zeros(max(sizes), dtype=torch.uint8)
+        mine[: len(text)] = text
+        parts = [torch.zeros_like(mine) for _ in sizes] if self.is_first else None
+        self._reach(lambda distributed: distributed.gather(mine, parts, dst=0))
+        if parts is None:
+            return None
+        return [json.loads(bytes(part[:size].tolist())) for part, size in zip(parts, sizes, strict=True)]
+
+    def barrier(self) -> None:
+        """Wait until every rank is here."""
+        self.total(0)
+
+    # -- turns ----------------------------------------------------------------------------------------------------
+
+    def first(self, work: Callable[[], T]) -> T:
+        """What rank 0 makes of work, for every rank; the others wait as long as rank 0 lives, however long that takes.
+
+        Args:
+            work: Called on rank 0 alone. What it returns is what JSON can hold.
+
+        Raises:
+            WorkersLostError: On the others, if it raised on rank 0, or rank 0 is lost.
+        """
+        if self.size == 1:
+            return work()
+        self._turns += 1
+        key = f"turn/{self._turns}"
+        if not self.is_first:
+            told = json.loads(self._wait(key))
+            if self.store.add(f"{key}/read", 1) == self.size - 1:
+                self.store.delete_key(f"{key}/read")
+                self.store.delete_key(key)
+            if "error" in told:
+                raise WorkersLostError(f"rank 0 failed: {told['error']}")
+            result: T = told["result"]
+            return result
+        try:
+            result = work()
+        except BaseException as error:
+            self.store.set(key, json.dumps({"error": f"{type(error).__name__}: {error}"}))
+            raise
+        self.store.set(key, json.dumps({"result": result}))
+        return result
+
+    def _wait(self, key: str) -> str:
+        """The text that rank 0 puts under a key, once it does."""
+        beat, since = b"", time.monotonic()
+        try:
+            while not self.store.check([key]):
+                time.sleep(_LOOK_SECONDS)
+                if (now := self.store.get("beat/0")) != beat:
+                    beat, since = now, time.monotonic()
+                if time.monotonic() - since > self.timeout:
+                    raise WorkersLostError(f"rank 0 has not been heard of for {self.timeout:g} s")
+            text: str = self.store.get(key).decode()
+        except RuntimeError as error:  # also torch's own, of the store
+            raise self._lost(error) from error
+        return text
+
+    def _beat(self) -> None:
+        store, number = self.store.clone(), 0  # a connection of its own, which nobody else waits on
+        try:
+            while not self._ended.is_set():
+                store.set(f"beat/{self.rank}", str(number))
+                number += 1
+                self._ended.wait(_BEAT_SECONDS)
+        except RuntimeError:  # the store is gone, and whoever asks it next will say so
+            return
+
+    def _reach(self, call: Callable[[Any], object]) -> None:
+        import torch.distributed
+
+        try:
+            call(torch.distributed)
+        except RuntimeError as error:
+            raise self._lost(error) from error
+
+    def _lost(self, error: Exception) -> WorkersLostError:
+        """The one sentence for whatever a collective or the store raised."""
+        reason = str(error).partition("\n")[0]
+        return WorkersLostError(f"rank {self.rank} of {self.size} has lost the others: {reason}")
+
+    def stop(self) -> None:
+        self._ended.set()
+
+
+SOLO = Ranks(0, 1, 0)
+_current = SOLO
+
+
+def current() -> Ranks:
+    """The ranks of which this process is one; SOLO unless start was called."""
+    return _current
+
+
+def of_environment() -> tuple[int, int]:
+    """This process's rank and their number, as torchrun tells them in the environment; (0, 1) where it started none.
+
+    Raises:
+        ConfigError: If what it tells makes no sense.
+    """
+    names = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    if not all(name in os.environ for name in names):
+        return 0, 1
+    try:
+        rank, size = (int(os.environ[name]) for name in names[:2])
+    except ValueError:
+        rank, size = 0, 0
+    if not 0 <= rank < size:
+        raise ConfigError(
+            f"RANK={os.environ['RANK']} and WORLD_SIZE={os.environ['WORLD_SIZE']} in the environment are no rank and "
+            "number of ranks; start learners with torchrun, or unset them"
+        )
+    return rank, size
+
+
+def start(device: str = "cpu", timeout: float = 300.0) -> Ranks:
+    """Join the ranks that the environment tells of; they are `current` until stop is called.
+
+    Args:
+        device: Where the networks will be: gloo carries what is on the CPU, NCCL what is on a CUDA device. Each rank of
+            a machine takes the CUDA device of its local rank.
+        timeout: Seconds after which a rank that does not answer counts as lost.
+
+    Raises:
+        ConfigError: If this torch has no torch.distributed, or the device cannot be shared so.
+        WorkersLostError: If the others do not come within the timeout.
+    """
+    global _current
+    rank, size = of_environment()
+    if size == 1 or _current.size > 1:
+        return _current
+    import torch.distributed
+
+    distributed: Any = torch.distributed
+    if not distributed.is_available():
+        raise ConfigError("this torch is built without torch.distributed, which more than one learner needs")
+    local_rank = int(os.environ.get("LOCAL_RANK", rank))
+    cuda = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
+    if cuda:
+        _take_device(device, local_rank)
+    limit = timedelta(seconds=timeout)
+    try:
+        store, _, _ = next(distributed.rendezvous("env://", rank, size, timeout=limit))
+        store.set_timeout(limit)
+        distributed.init_process_group(
+            "cpu:gloo,cuda:nccl" if cuda else "gloo",
+            store=distributed.PrefixStore("group", store),
+            rank=rank,
+            world_size=size,
+            timeout=limit,
+        )
+    except RuntimeError as error:
+        reason = str(error).partition("\n")[0]
+        raise WorkersLostError(f"rank {rank} of {size} did not find the others in {timeout:g} s: {reason}") from error
+    _current = Ranks(rank, size, local_rank, distributed.PrefixStore("ranks", store), timeout)
+    return _current
+
+
+def _take_device(device: str, local_rank: int) -> None:
+    import torch
+
+    if ":" in device:
+        raise ConfigError(f"device={device} would be every learner's; take device=cuda, and each takes one of its own")
+    if local_rank >= torch.cuda.device_count():
+        raise ConfigError(
+            f"learner {local_rank} of this machine has no CUDA device of its own: there are "
+            f"{torch.cuda.device_count()}; start fewer learners, or take device=cpu"
+        )
+    torch.cuda.set_device(local_rank)
+
+
+def stop() -> None:
+    """Leave the ranks; SOLO is current again."""
+    global _current
+    if _current is SOLO:
+        return
+    import torch.distributed
+
+    _current.stop()
+    _current = SOLO
+    torch.distributed.destroy_process_group()
