@@ -28,7 +28,7 @@ from hsw.run.metrics import LoggerLike
 from hsw.run.provenance import record_session
 from hsw.run.services import Run
 from hsw.run.status import JobOutcome, write_status
-from hsw.seeding import ENV, EVAL_ENV, derive_seed, seed_everything
+from hsw.seeding import ENV, EVAL_ENV, derive_seed, rank_seed, seed_everything
 from hsw.spaces import SpaceSpec, policy_space, read_space, space_config
 from hsw.template import StateError
 
@@ -113,7 +113,9 @@ class RecordedRun(Run):
 
 def build_env(config: DictConfig, training: bool = True, **changes: Any) -> VectorEnv:
     """The training environment, or one for evaluation: other seeds, test levels, at most as many as its episodes."""
-    changes.setdefault("seed", derive_seed(config.seed, ENV if training else EVAL_ENV))
+    changes.setdefault(
+        "seed", derive_seed(rank_seed(config.seed), ENV) if training else derive_seed(config.seed, EVAL_ENV)
+    )
     if not training:
         changes.setdefault("num_envs", min(config.env.num_envs, config.eval_episodes))
         if config.env.get("backend") == "async":
@@ -135,7 +137,7 @@ def build_agent(config: DictConfig, run: Run, state: dict[str, Any] | None = Non
     env = build_env(config)
     if state and not env.exact:  # it would begin again with the episodes that the run has seen
         env.close()
-        env = build_env(config, seed=derive_seed(config.seed, ENV, state["step"]))
+        env = build_env(config, seed=derive_seed(rank_seed(config.seed), ENV, state["step"]))
     try:
         for key in SPACES:
             space = space_config(getattr(env, key))

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 # torch is imported by what needs it: a command's --help asks of_environment and must answer at once.
 _BEAT_SECONDS = 1.0
-_LOOK_SECONDS = 0.02
 
 
 class Ranks:
@@ -40,6 +39,8 @@ class Ranks:
         self.rank, self.size, self.local_rank = rank, size, local_rank
         self.store, self.timeout = store, timeout
         self.is_first = rank == 0
+        # Any rank's raised flag travels with every weighted mean, after which all have heard of it.
+        self.raised = self.heard = False
         self._turns = 0
         self._ended = threading.Event()
         if size > 1:
@@ -60,6 +61,42 @@ class Ranks:
     def mean_(self, tensor: Tensor) -> Tensor:
         """The tensor, which becomes the mean of all ranks' tensors."""
         return self.sum_(tensor).div_(self.size) if self.size > 1 else tensor
+
+    def weighted_mean(self, tensor: Tensor, weight: Any) -> Tensor:
+        """The mean of all ranks' tensors, each counted by its rank's weight, which is no less than 0.
+
+        `heard` is then whether `raised` was set on any rank.
+        """
+        if self.size == 1:
+            return tensor
+        import torch
+
+        rest = torch.as_tensor([0.0, self.raised]).to(tensor)
+        rest[0] = weight
+        whole = self.sum_(torch.cat([tensor.flatten() * rest[0], rest]))
+        self.heard = bool(whole[-1] > 0)
+        return (whole[:-2] / whole[-2].clamp(min=1e-30)).view_as(tensor)
+
+    def stack(self, tensor: Tensor) -> Tensor:
+        """All ranks' tensors of one shape, [size, *shape], in the order of ranks."""
+        import torch
+
+        if self.size == 1:
+            return tensor[None]
+        parts = [torch.empty_like(tensor) for _ in range(self.size)]
+        self._reach(lambda distributed: distributed.all_gather(parts, tensor.contiguous()))
+        return torch.stack(parts)
+
+    def parts(self, tensor: Tensor) -> list[Tensor]:
+        """Every rank's tensor, [K, ...] with a K of its own, in the order of ranks."""
+        if self.size == 1:
+            return [tensor]
+        import torch
+
+        lengths = self.stack(torch.tensor(len(tensor))).tolist()
+        padded = tensor.new_zeros(max(lengths), *tensor.shape[1:])
+        padded[: len(tensor)] = tensor
+        return [part[:length] for part, length in zip(self.stack(padded), lengths, strict=True)]
 
     def broadcast_(self, tensor: Tensor) -> Tensor:
         """The tensor, which becomes rank 0's."""
@@ -92,8 +129,8 @@ class Ranks:
         """Whether any rank's flag is set."""
         return bool(self.where(flag))
 
-    def gather(self, values: dict[str, Any]) -> list[dict[str, Any]] | None:
-        """Every rank's values, in the order of ranks, for rank 0; None for the others.
+    def exchange(self, values: dict[str, Any]) -> list[dict[str, Any]]:
+        """Every rank's values, in the order of ranks.
 
         Args:
             values: What JSON can hold; it travels as such, and no pickle does.
@@ -103,16 +140,12 @@ class Ranks:
         import torch
 
         text = torch.frombuffer(bytearray(json.dumps(values).encode()), dtype=torch.uint8)
-        lengths = torch.zeros(self.size, dtype=torch.int64)
-        lengths[self.rank] = len(text)
-        sizes = self.sum_(lengths).tolist()
-        mine = torch.zeros(max(sizes), dtype=torch.uint8)
-        mine[: len(text)] = text
-        parts = [torch.zeros_like(mine) for _ in sizes] if self.is_first else None
-        self._reach(lambda distributed: distributed.gather(mine, parts, dst=0))
-        if parts is None:
-            return None
-        return [json.loads(bytes(part[:size].tolist())) for part, size in zip(parts, sizes, strict=True)]
+        return [json.loads(part.numpy().tobytes()) for part in self.parts(text)]
+
+    def gather(self, values: dict[str, Any]) -> list[dict[str, Any]] | None:
+        """What exchange gives, for rank 0; None for the others."""
+        told = self.exchange(values)
+        return told if self.is_first else None
 
     def barrier(self) -> None:
         """Wait until every rank is here."""
@@ -144,18 +177,18 @@ class Ranks:
             return result
         try:
             result = work()
+            told = json.dumps({"result": result})
         except BaseException as error:
             self.store.set(key, json.dumps({"error": f"{type(error).__name__}: {error}"}))
             raise
-        self.store.set(key, json.dumps({"result": result}))
+        self.store.set(key, told)
         return result
 
     def _wait(self, key: str) -> str:
         """The text that rank 0 puts under a key, once it does."""
         beat, since = b"", time.monotonic()
         try:
-            while not self.store.check([key]):
-                time.sleep(_LOOK_SECONDS)
+            while not self._comes(key):
                 if (now := self.store.get("beat/0")) != beat:
                     beat, since = now, time.monotonic()
                 if time.monotonic() - since > self.timeout:
@@ -164,6 +197,16 @@ class Ranks:
         except RuntimeError as error:  # also torch's own, of the store
             raise self._lost(error) from error
         return text
+
+    def _comes(self, key: str) -> bool:
+        """Whether the store has a key within a second."""
+        from torch.distributed import DistStoreError
+
+        try:
+            self.store.wait([key], timedelta(seconds=_BEAT_SECONDS))
+        except DistStoreError:
+            return False
+        return True
 
     def _beat(self) -> None:
         store, number = self.store.clone(), 0  # a connection of its own, which nobody else waits on

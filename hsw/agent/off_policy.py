@@ -96,7 +96,7 @@ class OffPolicyAgent(Agent):
             rewards = torch.from_numpy(step.rewards)
             self.intrinsic_reward.observe(Transitions(obs, actions, rewards, self._tensors(step.obs), *flags))
         self.obs = step.obs
-        self.step += int(np.count_nonzero(step.valid))
+        self.step += self._summed(int(np.count_nonzero(step.valid)))
         self._count_episodes()
         self._show_progress()
 

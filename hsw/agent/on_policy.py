@@ -67,10 +67,11 @@ class OnPolicyAgent(Agent):
     def _collect(self) -> None:
         self._set_mode(False)
         with self.policy.acting(), torch.no_grad():
-            while not self.storage.full:
-                self.check_stop()
+            while not self.storage.full and not self._asked():
                 self._collect_row()
         self._count_episodes()
+        self._agree()
+        self.env.share_statistics()
 
     def _collect_row(self) -> None:
         actions, extras = self.policy.act(self._tensors(self.obs))
@@ -78,7 +79,7 @@ class OnPolicyAgent(Agent):
         row = self.obs, actions, step.rewards, step.terminateds, step.truncateds, step.obs
         self.storage.add(*row, valid=step.valid, **extras)
         self.obs = step.obs
-        self.step += int(np.count_nonzero(step.valid))
+        self._count_steps(int(np.count_nonzero(step.valid)))
 
     def _add_bonus(self) -> dict[str, float]:
         transitions = of_rollout(self.storage)

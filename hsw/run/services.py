@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from hsw.errors import CorruptError, HswError, NonFiniteError, ResourceError
 from hsw.output import Service
+from hsw.ranks import current
 from hsw.run import checkpoint
 from hsw.run.folder import RunFolder
 from hsw.run.metrics import LoggerLike, Metrics
@@ -62,7 +63,7 @@ class Run:
         self.folder = folder
         self.logger = Metrics(logger)
         self.config = config or {}
-        self.every_checkpoint = Every(checkpoint_interval if folder else None)
+        self.every_checkpoint = Every(checkpoint_interval if folder or current().size > 1 else None)
         self.quiet, self.checkpoint_keep = quiet, checkpoint_keep
         self.signals = StopSignals()
         self.progress = Progress(1, quiet=True)
@@ -78,7 +79,10 @@ class Run:
     def start(self, num_train_steps: int, step: int) -> None:
         """Begin to log and to show progress."""
         self.session += 1
-        self.progress = cast(Progress, Service(Progress(num_train_steps, quiet=self.quiet), "the progress line"))
+        self.progress = cast(
+            Progress,
+            Service(Progress(num_train_steps, quiet=self.quiet or not current().is_first), "the progress line"),
+        )
         self.every_checkpoint.done(step)
         if self.folder:
             checkpoint.sweep_unfinished(self.folder.checkpoints)
