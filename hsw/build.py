@@ -113,9 +113,8 @@ class RecordedRun(Run):
 
 def build_env(config: DictConfig, training: bool = True, **changes: Any) -> VectorEnv:
     """The training environment, or one for evaluation: other seeds, test levels, at most as many as its episodes."""
-    changes.setdefault(
-        "seed", derive_seed(rank_seed(config.seed), ENV) if training else derive_seed(config.seed, EVAL_ENV)
-    )
+    seed = derive_seed(rank_seed(config.seed), ENV) if training else derive_seed(config.seed, EVAL_ENV)
+    changes.setdefault("seed", seed)
     if not training:
         changes.setdefault("num_envs", min(config.env.num_envs, config.eval_episodes))
         if config.env.get("backend") == "async":

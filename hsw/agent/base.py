@@ -252,8 +252,7 @@ class Agent(Parts, ABC):
         self.check_stop()
 
     def _stop(self) -> None:
-        signum = self.services.signals.requested
-        assert signum is not None
+        signum = max(self.ranks.stack(torch.tensor(self.services.signals.requested or 0)).tolist())  # to whichever rank
         self._count_episodes()  # those of a half-filled rollout
         self._save(final=True)
         folder = self.services.folder

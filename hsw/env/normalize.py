@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from hsw.moments import merge, merge_ranks
 from hsw.ranks import current
@@ -26,7 +27,7 @@ class RunningMoments:
     def __init__(self, shape: tuple[int, ...] = ()) -> None:
         self._take(np.zeros(shape), np.ones(shape), 0.0)
 
-    def _take(self, mean: Any, var: Any, count: float) -> None:
+    def _take(self, mean: NDArray[np.float64], var: NDArray[np.float64], count: float) -> None:
         self.mean, self.var, self.count = mean, var, count
         self._shared = mean, var, count
         self._own = np.zeros_like(mean), np.ones_like(var), 0.0  # of a rank among others

@@ -208,8 +208,8 @@ class VectorEnv:
         share(self._moments())
 
     def _moments(self) -> list[RunningMoments]:
-        normalizers = [*self._obs_normalizers.values(), *filter(None, [self._reward_normalizer])]
-        return [normalizer.moments for normalizer in normalizers]
+        rewards = [self._reward_normalizer.moments] if self._reward_normalizer else []
+        return [*(normalizer.moments for normalizer in self._obs_normalizers.values()), *rewards]
 
     def state_dict(self) -> dict[str, Any]:
         """All that continues the run: statistics, and how to rebuild the running episodes."""

@@ -79,10 +79,8 @@ class Run:
     def start(self, num_train_steps: int, step: int) -> None:
         """Begin to log and to show progress."""
         self.session += 1
-        self.progress = cast(
-            Progress,
-            Service(Progress(num_train_steps, quiet=self.quiet or not current().is_first), "the progress line"),
-        )
+        progress = Progress(num_train_steps, quiet=self.quiet or not current().is_first)
+        self.progress = cast(Progress, Service(progress, "the progress line"))
         self.every_checkpoint.done(step)
         if self.folder:
             checkpoint.sweep_unfinished(self.folder.checkpoints)
