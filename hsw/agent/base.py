@@ -94,6 +94,8 @@ class Agent(Parts, ABC):
         self._begin()
         where = {"step": self.step, "iteration's first step": self.iteration_start, "num_train_steps": self._budget}
         require_equal(self.ranks, self.policy, where)
+        if self.ranks.size > 1:
+            self.ranks.raised = self.ranks.heard = False  # an earlier agent's
         self._show_progress()
         try:
             while self.iteration_start < self._budget and self._stop_wanted is None:
