@@ -23,7 +23,9 @@ import hsw.algorithm.base
 import hsw.algorithm.sac
 import hsw.moments
 from hsw.algorithm import DAAC, PPO
+from hsw.algorithm.intrinsic import CountBonus
 from hsw.env.normalize import RunningMoments, share
+from hsw.errors import HswError, Interrupted
 from hsw.network.vector_input import VectorInput
 from hsw.ranks import SOLO, current
 from hsw.run.callback import Callback
@@ -238,11 +240,12 @@ class Rows(Callback):
 
 
 def looped(
-    kind: str,
+    loop: str,
     budget: int,
     stop_at: int | None = None,
     signalled: int | None = None,
     signalled_batch: int | None = None,
+    resumed: bool = False,
     slow_evaluation: float = 0.0,
     timeout: float = 0.0,
     **options: Any,
@@ -250,34 +253,33 @@ def looped(
     """Train an agent.
 
     Args:
-        kind, options: Which, and of what.
+        loop, options: Which, and of what.
         budget: Of steps.
         stop_at: A callback asks to stop there.
         signalled, signalled_batch: Rank 1 is asked to stop at its so-manyeth row, or batch.
+        resumed: Another agent then goes on from the state.
         slow_evaluation: Seconds that an evaluation takes.
         timeout: Of the ranks meanwhile, if not 0.
     """
     watch = Rows(stop_at)
-    make = {"on_policy": agent, "off_policy": replay_agent, "distributed": distributed_agent}[kind]
-    if kind == "off_policy":
-        options = {"log_interval": 10, **options}
-    trained = make(callbacks=[watch], **options)
+    trained = made(loop, watch, **options)
     first = rank_of_draw(trained)
     if current().rank == 1:
         _signal_at(trained, trained.env, "step", signalled)
         _signal_at(trained, trained.storage, "on_batch", signalled_batch)
     if slow_evaluation:
         trained.eval_env = partial(make_env, "Bandit", 1, seed=1)
-        trained.eval = lambda: (time.sleep(slow_evaluation), type(trained).eval(trained, 2))[1]  # type: ignore[method-assign]
-    before, ended = current().timeout, ""
+        trained.eval = lambda: (time.sleep(slow_evaluation), type(trained).eval(trained, 2))[1]
+    before = current().timeout
     current().timeout = timeout or before
-    try:
-        trained.train(budget)
-    except BaseException as error:
-        ended = f"{type(error).__name__}: {error}"
-    finally:
-        trained.env.close()
-        current().timeout = before
+    ended = run(trained, budget)
+    if resumed:
+        assert ended.startswith("Interrupted"), ended
+        state = trained.state_dict()
+        trained = made(loop, watch, **options)
+        trained.load_state_dict(state)
+        ended = run(trained, budget)
+    current().timeout = before
     return {
         "ended": ended,
         "step": trained.step,
@@ -291,6 +293,32 @@ def looped(
         "first": first,
         "own": trained._own_steps,
     }
+
+
+def made(loop: str, watch: Callback, batch_norm: bool = False, intrinsic: bool = False, **options: Any) -> Any:
+    make = {"on_policy": agent, "off_policy": replay_agent, "distributed": distributed_agent}[loop]
+    if loop == "off_policy":
+        options = {"log_interval": 10, **options}
+    if intrinsic:
+        options["intrinsic_reward"] = CountBonus(bits=4)
+    trained = make(callbacks=[watch], **options)
+    if batch_norm:
+        torch.manual_seed(0)
+        encoder = trained.policy.encoder
+        width = next(parameter for parameter in encoder.parameters()).shape[1]
+        encoder.register_forward_pre_hook(lambda module, inputs: module.first(inputs[0].float()))
+        encoder.first = torch.nn.BatchNorm1d(width)
+    return trained
+
+
+def run(trained: Any, budget: int) -> str:
+    try:
+        trained.train(budget)
+    except (HswError, Interrupted) as error:
+        return f"{type(error).__name__}: {error}"
+    finally:
+        trained.env.close()
+    return ""
 
 
 def rank_of_draw(trained: Any) -> list[float]:

@@ -43,7 +43,7 @@ def free_port() -> int:
 def two_ranks(timeout: float = 30.0) -> Iterator[Pair]:
     """A Pair, whose processes end with the context."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch.distributed", "torch._dynamo", "tests.rank_jobs"])
+    context.set_forkserver_preload(["torch.distributed", "tests.rank_jobs"])
     port, pipes, processes = free_port(), [], []
     for rank in range(2):
         here, there = context.Pipe()

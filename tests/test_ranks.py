@@ -5,8 +5,10 @@ import re
 import numpy as np
 import pytest
 
+from hsw.algorithm import DAAC
 from hsw.errors import ConfigError
 from hsw.ranks import SOLO, of_environment
+from hsw.storage.her import HerReplayStorage
 from tests import rank_jobs as jobs
 from tests.rank_pair import two_ranks
 
@@ -180,7 +182,9 @@ def test_a_networks_statistics_are_those_of_all_rows(pair):
 
 LOOPS = [
     ("on_policy", 200, {"env": {"normalize_obs": True, "normalize_reward": True}}),
+    ("on_policy", 150, {"kind": DAAC, "intrinsic": True}),
     ("off_policy", 60, {"network": {"normalize_obs": True}}),
+    ("off_policy", 60, {"storage_type": HerReplayStorage, "name": "Homing"}),
     pytest.param("distributed", 150, {}, marks=pytest.mark.slow),  # actors start for seconds
 ]
 
@@ -194,6 +198,22 @@ def test_ranks_end_together_with_the_same_weights_and_the_budget_spent_by_both(p
         assert first[name] == second[name]
     assert all(map(np.array_equal, first["weights"], second["weights"]))
     assert first["first"] != second["first"]  # and yet not from the same draws
+
+
+@pytest.mark.parametrize(("number", "loop"), [(21, LOOPS[0]), (8, LOOPS[2]), (8, LOOPS[3])])
+def test_ranks_that_go_on_from_their_states_end_as_those_that_were_never_stopped(pair, number, loop):
+    kind, budget, options = loop
+    whole = pair(jobs.looped, kind, budget, **options)
+    parts = pair(jobs.looped, kind, budget, signalled=number, resumed=True, **options)
+    for one, other in zip(whole, parts, strict=True):
+        assert other["ended"] == ""
+        assert one["step"] == other["step"]
+        assert all(map(np.array_equal, one["weights"], other["weights"]))
+
+
+def test_running_statistics_of_batch_norm_are_the_same_on_all_ranks(pair):
+    first, second = pair(jobs.looped, "on_policy", 100, batch_norm=True)
+    assert all(map(np.array_equal, first["weights"], second["weights"]))
 
 
 def test_a_logged_row_is_over_all_ranks(pair):

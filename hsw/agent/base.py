@@ -254,7 +254,9 @@ class Agent(Parts, ABC):
         self.check_stop()
 
     def _stop(self) -> None:
-        signum = max(self.ranks.stack(torch.tensor(self.services.signals.requested or 0)).tolist())  # to whichever rank
+        # Of several ranks, the first that was asked tells all by which signal.
+        asked = [told["signal"] for told in self.ranks.exchange({"signal": self.services.signals.requested})]
+        signum = self.services.signals.requested = next(signum for signum in asked if signum is not None)
         self._count_episodes()  # those of a half-filled rollout
         self._save(final=True)
         folder = self.services.folder

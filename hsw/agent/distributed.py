@@ -180,7 +180,7 @@ class DistributedAgent(Agent):
             load_policy(self.policy, read_weights(Path(init_model_path)))
         given = num_train_steps is not DEFAULT_BUDGET or self.num_train_steps is None
         super().train(num_train_steps if given else None)
-        if self.pretraining:
+        if self.pretraining and self.ranks.is_first:
             folder = self.services.folder.path if self.services.folder else Path()
             write_weights(folder / f"pretrained-{self.tag}.safetensors", self.policy)
 

@@ -6,6 +6,7 @@ import hashlib
 from typing import Any
 
 import torch
+from torch import nn
 
 from hsw.errors import ConfigError
 from hsw.ranks import Ranks
@@ -56,6 +57,23 @@ def require_reduced(ranks: Ranks, policy: Any, algorithm: Any) -> None:
             f"the ranks' weights differ after {type(algorithm).__name__}'s first updates: its gradients are each "
             "rank's own; use Algorithm.descend, or hsw.ranks.current().weighted_mean, or train with one rank"
         )
+
+
+def average_batch_norm(ranks: Ranks, policy: Any) -> None:
+    """Give every rank the mean of all ranks' running statistics of batch norm: each has normalised by its own batches.
+
+    Args:
+        ranks: All of them call this after an update.
+        policy: Its modules.
+    """
+    if ranks.size == 1:
+        return
+    norms = (module for module in policy.modules() if isinstance(module, nn.modules.batchnorm._NormBase))
+    statistics = [part for norm in norms for part in (norm.running_mean, norm.running_var) if part is not None]
+    if statistics:
+        means = ranks.mean_(torch.cat([part.flatten() for part in statistics]))
+        for part, mean in zip(statistics, torch.split(means, [part.numel() for part in statistics]), strict=True):
+            part.copy_(mean.view_as(part))
 
 
 def over_ranks(ranks: Ranks, metrics: dict[str, float], counts: dict[str, int]) -> dict[str, float]:

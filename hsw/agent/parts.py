@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from hsw.agent.figures import Clock, Means
+from hsw.agent.in_step import average_batch_norm
 from hsw.agent.protocols import ActingPolicy, Augmentation, EnvLike, IntrinsicRewards, Learner, Memory, require
 from hsw.agent.transitions import replaced
 from hsw.agent.watching import Watchers
@@ -158,6 +159,7 @@ class Parts:
         self._set_mode(True)
         before = self._drawn
         info = self.algorithm.update(self.storage)
+        average_batch_norm(self.ranks, self.policy)
         if self._drawn == before and (self.augmentation is not None or self.intrinsic_reward is not None):
             raise ConfigError(
                 f"{type(self.storage).__name__}.generate_batches must give self.on_batch(batch) for each batch: "
