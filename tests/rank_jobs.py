@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -23,7 +24,7 @@ import hsw.algorithm.base
 import hsw.algorithm.sac
 import hsw.moments
 from hsw.algorithm import DAAC, PPO
-from hsw.algorithm.intrinsic import CountBonus
+from hsw.algorithm.intrinsic import CountBonus, Transitions
 from hsw.env.normalize import RunningMoments, share
 from hsw.errors import HswError, Interrupted
 from hsw.network.vector_input import VectorInput
@@ -209,6 +210,32 @@ def _again(moments: RunningMoments) -> RunningMoments:
     return restored
 
 
+def counted() -> list[float]:
+    """The bonus for 0..5 once all ranks have seen half of some states each, a state again and again on rank 0 alone."""
+    bonus, seen = CountBonus(bits=8), torch.tensor([0.0, 0, 0, 0, 1, 2, 2, 3, 3, 5])[own(10), None]
+    once = lambda obs: Transitions(
+        obs, *[torch.zeros(len(obs))] * 2, obs, *[torch.ones(len(obs), dtype=torch.bool)] * 2
+    )
+    bonus.observe(once(seen))
+    return bonus.rewards(once(torch.arange(6.0)[:, None])).tolist()
+
+
+def told_header() -> str:
+    from hsw.cli.summary import facts_of
+
+    target = {"_target_": "hsw.X"}
+    config = {
+        "env": {"id": "Bandit", "num_envs": 3},
+        **dict.fromkeys(("algorithm", "agent", "storage", "network"), target),
+    }
+    config |= {"eval_interval": None, "eval_episodes": 1, "threads": 1, "seed": 1, "num_train_steps": 1}
+    made_agent = agent()
+    try:
+        return facts_of(made_agent, config, Path("x"), "")["environment"]
+    finally:
+        made_agent.env.close()
+
+
 def network_moments() -> list[np.ndarray]:
     inputs = VectorInput(SpaceSpec("Box", (3,), "float32"), normalize=True)
     for index, rows in enumerate(rows_of(1)):
@@ -224,6 +251,8 @@ def network_moments() -> list[np.ndarray]:
 
 class Rows(Callback):
     """Keeps what it is told; asks to stop at a step."""
+
+    every_rank = False
 
     def __init__(self, stop_at: int | None = None) -> None:
         self.rows: list[tuple[int, dict[str, float]]] = []
@@ -246,6 +275,7 @@ def looped(
     signalled: int | None = None,
     signalled_batch: int | None = None,
     resumed: bool = False,
+    every_rank: bool = False,
     slow_evaluation: float = 0.0,
     timeout: float = 0.0,
     **options: Any,
@@ -258,10 +288,12 @@ def looped(
         stop_at: A callback asks to stop there.
         signalled, signalled_batch: Rank 1 is asked to stop at its so-manyeth row, or batch.
         resumed: Another agent then goes on from the state.
+        every_rank: The callback is told of on every rank.
         slow_evaluation: Seconds that an evaluation takes.
         timeout: Of the ranks meanwhile, if not 0.
     """
     watch = Rows(stop_at)
+    watch.every_rank = every_rank
     trained = made(loop, watch, **options)
     first = rank_of_draw(trained)
     if current().rank == 1:

@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 
+import hsw.ranks
 from hsw.algorithm import DAAC
 from hsw.errors import ConfigError
 from hsw.ranks import SOLO, of_environment
@@ -178,6 +179,11 @@ def test_a_networks_statistics_are_those_of_all_rows(pair):
         np.testing.assert_allclose(got, right, rtol=1e-9)
 
 
+def test_a_count_bonus_counts_what_any_rank_has_seen(pair):
+    first, second = pair(jobs.counted)
+    assert first == second == pytest.approx(jobs.counted())
+
+
 # -- loops --------------------------------------------------------------------------------------------------------
 
 LOOPS = [
@@ -222,6 +228,23 @@ def test_a_logged_row_is_over_all_ranks(pair):
     assert step == first["step"]
     assert row["train/episodes"] == first["episodes"] + second["episodes"]
     assert second["rows"] == []  # rank 0 tells its callbacks
+
+
+def test_a_callback_of_every_rank_is_told_the_same_everywhere(pair):
+    first, second = pair(jobs.looped, "on_policy", 200, every_rank=True)
+    assert first["rows"] == second["rows"] != []
+
+
+def test_the_header_tells_the_number_of_ranks(pair):
+    assert all("Bandit × 3 × 2 ranks" in told for told in pair(jobs.told_header))
+    assert "Bandit × 3 · " in jobs.told_header()
+
+
+@pytest.mark.parametrize(("device", "reason"), [("cuda:1", "take device=cuda"), ("cuda", "no CUDA device of its own")])
+def test_ranks_that_would_share_a_cuda_device_are_refused(device, reason, monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    with pytest.raises(ConfigError, match=reason):
+        hsw.ranks._take_device(device, 1)
 
 
 @pytest.mark.parametrize("kind", ["on_policy", "off_policy"])
