@@ -217,7 +217,8 @@ class Agent(Parts, ABC):
     # -- stopping, saving, going on ---------------------------------------------------------------------------------
 
     def _asked(self) -> bool:
-        return self.services.signals.requested is not None
+        """Whether this rank knows of a signal, to itself or to another."""
+        return self.services.signals.requested is not None or self.ranks.heard
 
     def _stop_alone(self) -> None:
         """Raise StopRequested if a signal came to this rank, which must then tell the others."""
