@@ -22,10 +22,12 @@ from hsw.config.plain import SPACES
 from hsw.config.targets import resolve_target
 from hsw.env import VectorEnv
 from hsw.errors import ConfigError, CorruptError, HswError, ResourceError
+from hsw.ranks import current
 from hsw.run.folder import RunFolder
 from hsw.run.logger import Logger
 from hsw.run.metrics import LoggerLike
 from hsw.run.provenance import record_session
+from hsw.run.rank_parts import RankParts
 from hsw.run.services import Run
 from hsw.run.status import JobOutcome, write_status
 from hsw.seeding import ENV, EVAL_ENV, derive_seed, rank_seed, seed_everything
@@ -49,12 +51,14 @@ def make_run(
         The agent, ready to train; its environment is the caller's to close.
     """
     torch.set_num_threads(config.threads)
-    options = {
+    options: dict[str, Any] = {
         "checkpoint_interval": config.checkpoint_interval,
         "checkpoint_keep": config.checkpoint_keep,
         "quiet": config.quiet,
     }
     loggers = build_loggers(config.logger)
+    if current().size > 1:
+        options["parts"] = RankParts(current(), folder.checkpoints)
     run = Run(folder, loggers, **options) if recorded is None else RecordedRun(folder, recorded, loggers, **options)
     agent = build_agent(config, run, run.load() if resume else None)
     try:
@@ -65,6 +69,23 @@ def make_run(
         agent.env.close()
         raise
     run.config = saved
+    run.agent = agent
+    return agent
+
+
+def make_follower(config: DictConfig, folder: Path, resume: bool) -> Agent:
+    """As make_run, for a rank after the first: it writes nothing but its part of the checkpoints.
+
+    Args:
+        config: Checked.
+        folder: The run's, which rank 0 owns.
+        resume: Restore the newest checkpoint.
+    """
+    torch.set_num_threads(config.threads)
+    parts = RankParts(current(), folder / "checkpoints")
+    keep = config.checkpoint_keep
+    run = Run(checkpoint_interval=config.checkpoint_interval, checkpoint_keep=keep, parts=parts)
+    agent = build_agent(config, run, run.load() if resume else None)
     run.agent = agent
     return agent
 

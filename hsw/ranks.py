@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from hsw.errors import ConfigError, WorkersLostError
 
@@ -23,6 +23,16 @@ T = TypeVar("T")
 # torch is imported by what needs it: a command's --help asks of_environment and must answer at once.
 _BEAT_SECONDS = 1.0
 _PAUSES = (*(0.001 * 1.5**n for n in range(10)), *[0.05] * 18)  # seconds: most turns are short
+
+
+class Watch(Protocol):
+    """Who knows which rank died, hangs or failed; see hsw.run.rank_watch."""
+
+    def check(self) -> None:
+        """Raise the error that ends all ranks, if there is one."""
+
+    def explain(self, error: Exception) -> Exception:
+        """The error that ends all ranks, of one that a call to them raised."""
 
 
 class Ranks:
@@ -42,6 +52,8 @@ class Ranks:
         self.is_first = rank == 0
         # Any rank's raised flag travels with every weighted mean, after which all have heard of it.
         self.raised = self.heard = False
+        self.watch: Watch | None = None
+        self.calls = 0  # of the others: each rank makes the same ones, and one that hangs has made fewer
         self._turns = 0
         self._ended = threading.Event()
         if size > 1:
@@ -166,6 +178,7 @@ class Ranks:
         if self.size == 1:
             return work()
         self._turns += 1
+        self.calls += 1
         key = f"turn/{self._turns}"
         if not self.is_first:
             told = json.loads(self._wait(key))
@@ -185,15 +198,33 @@ class Ranks:
         self.store.set(key, told)
         return result
 
-    def _wait(self, key: str) -> str:
-        """The text that rank 0 puts under a key, once it does."""
+    def each(self, values: dict[str, Any]) -> list[dict[str, Any]] | None:
+        """As gather, of what takes a rank long to make: it is waited for as long as it lives."""
+        if self.size == 1:
+            return [values]
+        self._turns += 1
+        self.calls += 1
+        key = f"turn/{self._turns}"
+        if not self.is_first:
+            self.store.set(f"{key}/{self.rank}", json.dumps(values))
+            return None
+        told = [values]
+        for other in range(1, self.size):
+            told.append(json.loads(self._wait(f"{key}/{other}", other)))
+            self.store.delete_key(f"{key}/{other}")
+        return told
+
+    def _wait(self, key: str, whose: int = 0) -> str:
+        """The text that a rank puts under a key, once it does."""
         beat, since = b"", time.monotonic()
         try:
             while not self._comes(key):
-                if (now := self.store.get("beat/0")) != beat:
+                if self.watch is not None:
+                    self.watch.check()
+                if (now := self.store.get(f"beat/{whose}")) != beat:
                     beat, since = now, time.monotonic()
                 if time.monotonic() - since > self.timeout:
-                    raise WorkersLostError(f"rank 0 has not been heard of for {self.timeout:g} s")
+                    raise WorkersLostError(f"rank {whose} has not been heard of for {self.timeout:g} s")
             text: str = self.store.get(key).decode()
         except RuntimeError as error:  # also torch's own, of the store
             raise self._lost(error) from error
@@ -220,13 +251,18 @@ class Ranks:
     def _reach(self, call: Callable[[Any], object]) -> None:
         import torch.distributed
 
+        if self.watch is not None:
+            self.watch.check()
+        self.calls += 1
         try:
             call(torch.distributed)
         except RuntimeError as error:
             raise self._lost(error) from error
 
-    def _lost(self, error: Exception) -> WorkersLostError:
+    def _lost(self, error: Exception) -> Exception:
         """The one sentence for whatever a collective or the store raised."""
+        if self.watch is not None:
+            return self.watch.explain(error)
         reason = str(error).partition("\n")[0]
         return WorkersLostError(f"rank {self.rank} of {self.size} has lost the others: {reason}")
 

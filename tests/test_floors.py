@@ -22,9 +22,9 @@ FLOORS = [
     {"config"},
     {"cli"},
     {"sweep", "build"},
-    {"trained"},
+    {"trained", "learners"},
 ]
-KNOW_HYDRA = {"config", "cli", "sweep", "build", "trained", *ENTRY}
+KNOW_HYDRA = {"config", "cli", "sweep", "build", "trained", "learners", *ENTRY}
 
 
 def imports(path):

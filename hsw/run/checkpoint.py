@@ -1,7 +1,8 @@
 """Checkpoints: tensors as safetensors, the rest as JSON, a checksummed manifest, and a rename that makes them whole.
 
-A checkpoint is a folder `000042` with tensors.safetensors, state.json and manifest.json. It is written under a name
-that no loader matches, synced, and renamed. The rows of a replay are in files beside it, in `rows`, which never change
+A checkpoint is a folder `000042` with tensors.safetensors, state.json and manifest.json; of several ranks, each after
+the first has tensors-<rank>.safetensors and state-<rank>.json. It is written under a name that no loader matches,
+synced, and renamed. The rows of a replay are in files beside it, in `rows`, which never change
 and to which the manifest refers: a checkpoint writes the rows that are new since the one before, and a file is deleted
 when no checkpoint refers to it any more. Nothing is ever unpickled, and no link is followed.
 """
@@ -40,7 +41,7 @@ __all__ = [
     "write_state",
 ]
 
-FORMAT = 2  # 1 had no checksum of the manifest itself
+FORMAT = 3  # 1 had no checksum of the manifest itself; 3 has parts of several ranks, and is written for these alone
 _NAME = re.compile(r"[0-9]{6,18}", re.ASCII)
 _LARGEST = {"manifest.json": 2**26, "state.json": 2**28}  # bytes: what is parsed is bounded
 _FAULTS = (CorruptError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
@@ -78,28 +79,43 @@ def save_checkpoint(
     final = folder
     try:
         with Directory.open(folder, create=True, follow=False) as directory:
-            numbers = _numbers(directory)
-            number = numbers[-1] + 1 if numbers else 1
+            number = next_number(directory)
             final, temporary = folder / f"{number:06d}", f".writing-{number:06d}-{os.getpid()}"
             try:
                 write_state(folder / temporary, state, meta, previous, directory)
-                directory.rename(temporary, final.name)
-                directory.sync()
+                publish(directory, temporary, number, keep, previous)
             except OSError:
-                with contextlib.suppress(OSError):
-                    directory.remove(temporary)
-                _drop_unused(directory)
+                discard(directory, temporary)
                 raise
-            # Those newer than the one from which this run went on were damaged, and are of no use to anybody.
-            passed_over = [old for old in numbers if previous is not None and old > int(previous.name)]
-            numbers = [old for old in numbers if old not in passed_over]
-            for old in passed_over + numbers[: max(0, len(numbers) + 1 - keep)]:
-                with contextlib.suppress(OSError):
-                    directory.remove(f"{old:06d}")
-            _drop_unused(directory)
     except OSError as error:
         raise ResourceError(f"cannot write the checkpoint {final}: {error.strerror or error}") from error
     return final
+
+
+def next_number(directory: Directory) -> int:
+    """The number of the checkpoint that comes next in a folder."""
+    return max(_numbers(directory), default=0) + 1
+
+
+def publish(directory: Directory, temporary: str, number: int, keep: int, previous: Path | None) -> None:
+    """Give a checkpoint that is whole its name, and delete those that are not kept."""
+    numbers = _numbers(directory)
+    directory.rename(temporary, f"{number:06d}")
+    directory.sync()
+    # Those newer than the one from which this run went on were damaged, and are of no use to anybody.
+    passed_over = [old for old in numbers if previous is not None and old > int(previous.name)]
+    numbers = [old for old in numbers if old not in passed_over]
+    for old in passed_over + numbers[: max(0, len(numbers) + 1 - keep)]:
+        with contextlib.suppress(OSError):
+            directory.remove(f"{old:06d}")
+    _drop_unused(directory)
+
+
+def discard(directory: Directory, temporary: str) -> None:
+    """Delete a checkpoint that could not be written, as far as the disk lets."""
+    with contextlib.suppress(OSError):
+        directory.remove(temporary)
+    _drop_unused(directory)
 
 
 def load_newest(folder: Path, rows: bool = True) -> Loaded:
@@ -180,29 +196,54 @@ def write_state(
         state, meta, previous: See save_checkpoint.
         parent: The folder's, if it is open already.
     """
-    from safetensors.torch import save
-
-    tensors: dict[str, Tensor] = {}
-    logs: dict[str, AppendLog] = {}
-    plain = json.dumps(split(state, "", tensors, logs), allow_nan=True)
     with contextlib.ExitStack() as stack:
         if parent is None:
             parent = stack.enter_context(Directory.open(folder.parent, create=True))
         if parent.kind(folder.name):
             parent.remove(folder.name)
         here = stack.enter_context(parent.enter(folder.name, create=True))
-        saved: dict[str, list[Entry]] = {}
-        with contextlib.suppress(OSError):  # then all rows are written
-            saved = _rows_of(parent, previous.name) if previous and logs else {}
-        rows = {path: write_rows(parent, log, saved.get(path, [])) for path, log in logs.items()}
-        files = {"tensors.safetensors": save(tensors), "state.json": plain.encode()}
-        checksums = {}
-        for name, content in files.items():
-            here.write(name, content)
-            checksums[name] = hashlib.sha256(content).hexdigest()
-        manifest = signed({"format": FORMAT, "meta": meta, "sha256": checksums, "rows": rows})
-        here.write("manifest.json", json.dumps(manifest, indent=1).encode())
-        here.sync()
+        write_manifest(here, meta, [write_part(parent, here, state, 0, previous)])
+
+
+def files_of(rank: int) -> tuple[str, str]:
+    """The files of a rank's part: its tensors, and the rest."""
+    return (f"tensors-{rank}.safetensors", f"state-{rank}.json") if rank else ("tensors.safetensors", "state.json")
+
+
+def write_part(
+    parent: Directory, here: Directory, state: dict[str, Any], rank: int, previous: Path | None
+) -> dict[str, Any]:
+    """Write a rank's part of a checkpoint. Returns what the manifest says of it.
+
+    Args:
+        parent: Of the checkpoints.
+        here: Of the one that is written.
+        state, previous: See save_checkpoint.
+        rank: Whose part it is.
+    """
+    from safetensors.torch import save
+
+    tensors: dict[str, Tensor] = {}
+    logs: dict[str, AppendLog] = {}
+    plain = json.dumps(split(state, f"rank-{rank}" if rank else "", tensors, logs), allow_nan=True)
+    saved: dict[str, list[Entry]] = {}
+    with contextlib.suppress(OSError):  # then all rows are written
+        saved = _rows_of(parent, previous.name) if previous and logs else {}
+    rows = {path: write_rows(parent, log, saved.get(path, []), rank) for path, log in logs.items()}
+    checksums = {}
+    for name, content in zip(files_of(rank), (save(tensors), plain.encode()), strict=True):
+        here.write(name, content)
+        checksums[name] = hashlib.sha256(content).hexdigest()
+    return {"sha256": checksums, "rows": rows}
+
+
+def write_manifest(here: Directory, meta: dict[str, Any], parts: list[dict[str, Any]]) -> None:
+    """Write what makes a checkpoint of the parts of all ranks, in their order."""
+    ranks = {"ranks": len(parts)} if len(parts) > 1 else {}
+    joined = {key: {name: told for part in parts for name, told in part[key].items()} for key in ("sha256", "rows")}
+    manifest = signed({"format": FORMAT if ranks else 2, **ranks, "meta": meta, **joined})
+    here.write("manifest.json", json.dumps(manifest, indent=1).encode())
+    here.sync()
 
 
 def signed(manifest: dict[str, Any]) -> dict[str, Any]:
@@ -211,8 +252,8 @@ def signed(manifest: dict[str, Any]) -> dict[str, Any]:
     return {**unsigned, "checksum": hashlib.sha256(json.dumps(unsigned, sort_keys=True).encode()).hexdigest()}
 
 
-def read_state(folder: Path, rows: bool = True) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Read a state and its meta; without `rows`, AppendLogs cannot be read.
+def read_state(folder: Path, rows: bool = True, rank: int = 0) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read a state and its meta; without `rows`, AppendLogs cannot be read. Of several ranks' it is that of one.
 
     Raises:
         CorruptError: If a file is missing, damaged, or of a later format.
@@ -223,22 +264,43 @@ def read_state(folder: Path, rows: bool = True) -> tuple[dict[str, Any], dict[st
     try:
         with Directory.open(folder.parent, follow=False) as parent, parent.enter(folder.name) as here:
             manifest = _read_manifest(here)
-            content = {}
-            for name in ("tensors.safetensors", "state.json"):
-                content[name] = here.read(name, _LARGEST.get(name))
-                if hashlib.sha256(content[name]).hexdigest() != manifest["sha256"][name]:
+            if rank >= manifest.get("ranks", 1):
+                raise CorruptError(f"it has no part of rank {rank}")
+            content = []
+            for name in files_of(rank):
+                content.append(here.read(name, _LARGEST.get(re.sub(r"-\d+", "", name))))
+                if hashlib.sha256(content[-1]).hexdigest() != manifest["sha256"][name]:
                     raise CorruptError(f"{name} does not match its checksum")
             logs = {
                 path: partial(saved_log, folder.parent, check_rows(parent, entries, rows))
                 for path, entries in manifest.get("rows", {}).items()
+                if _rank_of(path) == rank
             }
-            tensors = load(content["tensors.safetensors"])
-            state = join(json.loads(content["state.json"]), tensors, logs)
+            state = join(json.loads(content[1]), load(content[0]), logs)
             if not isinstance(state, dict):
                 raise CorruptError("state.json holds no state")
             return state, manifest["meta"]
     except (*_FAULTS, SafetensorError) as error:
         raise _damaged(folder, error) from error
+
+
+def ranks_of(checkpoint: Path) -> int:
+    """How many ranks' parts a checkpoint has.
+
+    Raises:
+        CorruptError: If it cannot be read.
+    """
+    try:
+        with Directory.open(checkpoint.parent, follow=False) as parent, parent.enter(checkpoint.name) as here:
+            return int(_read_manifest(here).get("ranks", 1))
+    except _FAULTS as error:
+        raise _damaged(checkpoint, error) from error
+
+
+def _rank_of(path: str) -> int:
+    """Whose rows a manifest tells of, by their path in the state."""
+    found = re.match(r"rank-([1-9][0-9]{0,5})/", path)
+    return int(found[1]) if found else 0
 
 
 def _damaged(checkpoint: Path, error: Exception) -> CorruptError:
@@ -257,6 +319,11 @@ def _read_manifest(here: Directory) -> dict[str, Any]:
         raise CorruptError(f"there is no format {written!r}")
     if written > 1 and signed(manifest) != manifest:
         raise CorruptError("manifest.json does not match its checksum")
+    ranks = manifest.get("ranks", 1)
+    if type(ranks) is not int or not 1 <= ranks < 10**6 or (ranks > 1) != (written > 2):
+        raise CorruptError("manifest.json has a number of ranks that is none")
+    if set(manifest["sha256"]) != {name for rank in range(ranks) for name in files_of(rank)}:
+        raise CorruptError("manifest.json does not name the files of a checkpoint")
     step = meta.get("step", 0)
     if type(step) is not int or not 0 <= step < 2**62:
         raise CorruptError("manifest.json has a step that is no number of steps")
