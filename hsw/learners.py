@@ -18,10 +18,11 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, cast
 
 from omegaconf import DictConfig, OmegaConf
 
+from hsw import ending
 from hsw import ranks as ranks_module
 from hsw.cli.main import describe, run_main
 from hsw.errors import ConfigError, HswError
@@ -44,11 +45,17 @@ class Company:
         place: The run's folder, and whether it is resumed.
     """
 
-    def __init__(self, ranks: Ranks) -> None:
-        self.ranks = ranks
+    def __init__(self, ranks: Ranks, watch: RankWatch | None = None) -> None:
+        self.ranks, self._watch = ranks, watch
         self.agent: Any = None
         self.place: dict[str, Any] = {}
         self.tells = ranks.is_first
+
+    def trains(self, agent: Any) -> None:
+        """There is an agent now."""
+        self.agent = agent
+        if self._watch is not None:
+            self._watch.signals = agent.services.signals
 
     def saved(self) -> bool:
         """Whether what stops this rank has been agreed upon by all, and saved."""
@@ -105,7 +112,7 @@ def joined(
         ours = started or not os.environ.get("TORCHELASTIC_RUN_ID")
         watch = RankWatch(ranks, processes, "rank 0" if ours else "torchrun")
         stack.callback(watch.close)
-        company = Company(ranks)
+        company = Company(ranks, watch)
         try:
             _compare(ranks, config)
             company.place = _share(ranks, place)
@@ -197,9 +204,9 @@ def _started(config: DictConfig, trusted: Sequence[str] | None) -> Iterator[dict
     """Start the ranks after this one, and be the first of them; afterwards they are gone."""
     import torch.distributed
 
-    size = int(config.learners)
+    size, distributed = int(config.learners), cast(Any, torch.distributed)
     # The port is the kernel's choice, and stays taken from that moment on.
-    store = torch.distributed.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+    store = distributed.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
     variables = {
         "WORLD_SIZE": str(size),
         "LOCAL_WORLD_SIZE": str(size),
@@ -259,8 +266,8 @@ def _started(config: DictConfig, trusted: Sequence[str] | None) -> Iterator[dict
 # -- the ranks after the first -----------------------------------------------------------------------------------------
 
 
-def follow(config: DictConfig, trusted: Sequence[str] | None) -> int:
-    """Be a rank after the first: train along, in silence. Returns the exit code.
+def follow(config: DictConfig, trusted: Sequence[str] | None) -> NoReturn:
+    """Be a rank after the first: train along, in silence; then the process ends.
 
     Args:
         config: Settled and checked.
@@ -276,18 +283,19 @@ def follow(config: DictConfig, trusted: Sequence[str] | None) -> int:
             with joined(config) as company:
                 agent = make_follower(config, Path(company.place["folder"]), company.place["resume"])
                 try:
-                    company.agent = agent
+                    company.trains(agent)
                     agent.train()
                 finally:
                     agent.env.close()
-        return 0
+        code = 0
     except BaseException as error:
         sentence, code = describe(error)
         rank, _ = of_environment()
         if company is None or (company.tells and not isinstance(error, KeyboardInterrupt)):
             mark = "" if isinstance(error, RankFailed) else f"rank {rank}: "
             print(f"hsw: {mark}{one_line(sentence)}", file=sys.stderr, flush=True)
-        return code
+    sys.stderr.flush()
+    ending.leave(code)  # all is closed, and rank 0 waits; torch takes seconds to be taken down
 
 
 def _main() -> None:
@@ -298,7 +306,7 @@ def _main() -> None:
     quieten()
     config = OmegaConf.create(told["config"])
     assert isinstance(config, DictConfig)
-    sys.exit(follow(config, told["trusted"]))
+    follow(config, told["trusted"])
 
 
 def quieten() -> None:

@@ -63,7 +63,7 @@ def _hydra_main(config: DictConfig) -> None:
         quieten()
         resumed = config.resume is not None
         config, _ = settled(config)
-        sys.exit(follow(config, trusted_by(config, resumed)))
+        follow(config, trusted_by(config, resumed))
     folder = Path(config.resume or hydra_config.runtime.output_dir)
     if in_sweep():
         named = any(override.startswith("threads=") for override in hydra_config.overrides.task)
@@ -130,8 +130,8 @@ def run_in_folder(config: DictConfig, folder: Path, job: bool = False) -> JobOut
         with contextlib.suppress(*([ResourceError] if outcome.cause else [])):  # the error is what counts
             write_status(folder, status | outcome.as_status())
         cause = outcome.cause
-        refused = isinstance(cause, HswError) and cause.exit_code == ConfigError.exit_code
-        if refused and not cause.details and outcome.steps is None and not job:
+        refused = isinstance(cause, HswError) and cause.exit_code == ConfigError.exit_code and not cause.details
+        if refused and outcome.steps is None and not job:
             forget(folder)  # it never began, and train.log has no traceback that somebody needs
         return outcome
     finally:
@@ -222,7 +222,8 @@ def _train_to_end(
     place = {"folder": str(folder.path.absolute()), "resume": resume}
     try:
         with joined(config, place, trusted) as company, open_run(config, folder, resume) as agent:
-            words.agent = company.agent = agent
+            words.agent = agent
+            company.trains(agent)
             facts = facts_of(agent, agent.services.config, folder.path, _preset(config, resume))
             tell(header(facts), quiet=config.quiet or in_sweep())
             if resume:

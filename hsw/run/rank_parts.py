@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,10 @@ from hsw.run import checkpoint
 from hsw.run.checkpoint import Loaded
 
 _ALIKE = ("policy", "algorithm")
+
+
+def _first_of(told: list[dict[str, Any]] | None) -> str | None:
+    return next((one["complaint"] for one in told or () if one["complaint"]), None)
 
 
 class RankParts:
@@ -49,7 +54,7 @@ class RankParts:
             raise
         if "error" in done:
             raise ResourceError(done["error"])
-        return self.folder / done["name"]
+        return self.folder / str(done["name"])
 
     def _begin(self) -> dict[str, Any]:
         try:
@@ -102,8 +107,7 @@ class RankParts:
         for number in reversed(self.ranks.first(lambda: checkpoint.list_checkpoints(self.folder))):
             path = self.folder / f"{number:06d}"
             state, meta, complaint = self._read(path)
-            told = self.ranks.each({"complaint": complaint})
-            worst = self.ranks.first(lambda told=told: next((t["complaint"] for t in told if t["complaint"]), None))
+            worst = self.ranks.first(partial(_first_of, self.ranks.each({"complaint": complaint})))
             if worst is None:
                 return Loaded(state, meta, complaints, path)
             complaints.append(worst)

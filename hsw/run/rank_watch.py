@@ -24,6 +24,7 @@ from hsw import ending
 from hsw.errors import HswError
 from hsw.ranks import Ranks
 from hsw.run import guardian
+from hsw.run.signals import StopSignals
 
 _BEAT, _LOOK = 1.0, 0.25  # seconds
 _GRACE = 5.0  # seconds that are left to the main thread, to end as it would by any error
@@ -85,6 +86,8 @@ class RankWatch:
         self._news, self._ended = threading.Condition(), threading.Event()
         self._wake = threading.Event()
         self._threads = [threading.Thread(target=run, daemon=True) for run in (self._herald, self._judge)]
+        self.signals: StopSignals | None = None  # of this rank's agent
+        self._relayed = False
         ranks.watch = self
         for thread in self._threads:
             thread.start()
@@ -175,6 +178,7 @@ class RankWatch:
                 self._wake.clear()
                 self._mine["beat"] += 1
                 self._mine["calls"] = self._ranks.calls
+                self._mine["asked"] = self.signals is not None and self.signals.requested is not None
                 store.set(f"life/{self._ranks.rank}", json.dumps(self._mine))
                 there = [rank for rank in others if rank in self._lives or store.check([f"life/{rank}"])]
                 lives = store.multi_get([f"life/{rank}" for rank in there]) if there else []
@@ -196,12 +200,15 @@ class RankWatch:
             # Time in which this process itself was stopped is held against nobody.
             passed, last = min(time.monotonic() - last, 4 * _LOOK), time.monotonic()
             self._stuck = since = since + passed
+            self._relay()
             if self.verdict is None:
                 news = self._passes != passes
                 self._look(since if news else 0.0)
                 passes, since = self._passes, 0.0 if news else since
                 if self.verdict is None and since > self._ranks.timeout:
                     self.verdict = self._no_word(0, self._host)
+                if self.verdict is not None and os.getppid() != self._parent:
+                    self._end()  # at once: nobody is there to wait for it
                 if self.verdict is not None:
                     self._mine["verdict"] = asdict(self.verdict)
                     self._wake.set()
@@ -210,6 +217,14 @@ class RankWatch:
                 waited += passed
                 if waited > _GRACE:
                     self._end()
+
+    def _relay(self) -> None:
+        """A signal that asks one rank to stop asks all of them; else they would first fill their rollouts."""
+        if self._relayed or self.signals is None or self.signals.requested is not None:
+            return
+        if any(life.get("asked") for life in self._lives.values()) and self.signals.listening:
+            self._relayed = True
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def _look(self, passed: float) -> None:
         """Find a verdict, in what the others say and in what can be seen of them."""
