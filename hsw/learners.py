@@ -62,28 +62,6 @@ class Company:
         return self.agent is not None and self.agent.services.signals.requested is not None
 
 
-def learners_of(config: DictConfig, named: bool) -> int:
-    """How many learners a run has, which torchrun may have said already.
-
-    Args:
-        config: Composed.
-        named: The command line says `learners`.
-
-    Raises:
-        ConfigError: If torchrun has started another number.
-    """
-    _, size = of_environment()
-    learners = int(config.learners)
-    if size == 1 or learners == size:
-        return learners
-    if named or learners != 1:
-        raise ConfigError(
-            f"learners={learners}, and torchrun started {size}; leave learners out, or start torchrun with "
-            f"--nproc-per-node {learners}"
-        )
-    return size
-
-
 @contextlib.contextmanager
 def joined(
     config: DictConfig, place: dict[str, Any] | None = None, trusted: Sequence[str] | None = None
@@ -299,7 +277,10 @@ def follow(config: DictConfig, trusted: Sequence[str] | None) -> NoReturn:
 
 
 def _main() -> None:
-    told = json.load(sys.stdin.buffer)
+    try:
+        told = json.load(sys.stdin.buffer)
+    except ValueError:
+        raise ConfigError("this is started by a run of several learners: python -m hsw.train learners=2") from None
     sys.path[:] = told["path"]
     if told["start_method"]:
         multiprocessing.set_start_method(told["start_method"], force=True)

@@ -24,7 +24,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from hsw.cli.main import JobError, describe, run_main
-from hsw.config.arguments import allowed_by_flag, key_of, of_rank, prepare
+from hsw.config.arguments import allowed_by_flag, of_rank, prepare
 from hsw.config.choices import check_choices, preset_note, study_mode, task_overrides
 from hsw.config.files import conf_folder, refuse_null_choices, refuse_secrets
 from hsw.config.folders import with_folders
@@ -149,11 +149,9 @@ def settled(config: DictConfig) -> tuple[DictConfig, dict[str, Any]]:
         CorruptError: If a folder's config cannot be read.
     """
     from hsw.config.plain import settle
-    from hsw.config.resolved import allowed_by, check, identity, resumed_config
-    from hsw.learners import learners_of
+    from hsw.config.resolved import allowed_by, check, identity, learners_of, resumed_config
 
     overrides = task_overrides(HydraConfig.get()) if HydraConfig.initialized() else []
-    named = any(key_of(override) == "learners" for override in overrides)
     if config.resume is not None:
         config = resumed_config(config, Path(config.resume))  # checked there
         if (size := of_environment()[1]) not in (1, config.learners):
@@ -167,7 +165,7 @@ def settled(config: DictConfig) -> tuple[DictConfig, dict[str, Any]]:
         check_choices(HydraConfig.get().runtime.choices, overrides)
     config.allow = allowed_by(config)
     check(config)
-    config.learners = learners_of(config, named)
+    config.learners = learners_of(config, overrides)
     own = identity(config)  # while what follows from a value that a resumed run may change still does
     config = settle(config)  # what is checked is what is built
     check(config)
