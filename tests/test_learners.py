@@ -58,10 +58,9 @@ def trained(tmp_path_factory: Any) -> Path:
 
 
 def test_two_learners_leave_one_folder_with_the_parts_of_both(trained: Path) -> None:
-    assert sorted(path.name for path in trained.iterdir()) == sorted(
-        ["best", "checkpoints", "choices.json", "config.yaml", "metrics.jsonl", "run.lock", "status.json", "train.log"]
-        + ["versions.json"]
-    )
+    left = {path.name for path in trained.iterdir()}
+    files = {"choices.json", "config.yaml", "metrics.jsonl", "run.lock", "status.json", "train.log", "versions.json"}
+    assert left == {"best", "checkpoints", *files}
     assert "learners: 2" in (trained / "config.yaml").read_text()
     manifest = json.loads(next(trained.glob("checkpoints/0*/manifest.json")).read_text())
     names = ["state-1.json", "state.json", "tensors-1.safetensors", "tensors.safetensors"]
@@ -129,7 +128,7 @@ def command_of_folder(run: Path, *arguments: str) -> Result:
     return finish(start(f"resume={run}", "allow=[tests]", *arguments), 120)
 
 
-# -- slow: exactness ----------------------------------------------------------------------------------------------------
+# -- slow: exactness --------------------------------------------------------------------------------------------------
 
 STOPS = {"SIGTERM": 143, "SIGINT": 130, "SIGKILL": -9}
 LONG = ("num_train_steps=1200", "checkpoint_interval=60", "eval_interval=400")
