@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from hsw.run import checkpoint
-from tests.runs import Result, finish, newest, rows, run_dir, start, tiny_run, wait_for
+from tests.runs import Result, finish, newest, run_dir, start, tiny_run, wait_for
 
 TORCHRUN = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "hsw.train")
 ENDLESS = ("num_train_steps=100000000", "checkpoint_interval=200")
