@@ -15,7 +15,7 @@ from typing import Any
 from hsw.directory import Directory
 from hsw.errors import CorruptError, ResourceError
 from hsw.ranks import Ranks
-from hsw.run import checkpoint
+from hsw.run import checkpoint, state_files
 from hsw.run.checkpoint import Loaded
 
 _ALIKE = ("policy", "algorithm")
@@ -72,7 +72,7 @@ class RankParts:
         try:
             own = {key: value for key, value in state().items() if not rank or key not in _ALIKE}
             with Directory.open(self.folder, follow=False) as directory, directory.enter(name) as here:
-                part = checkpoint.write_part(directory, here, own, rank, previous)
+                part = state_files.write_part(directory, here, own, rank, previous)
                 here.sync()
                 return part
         except OSError as error:
@@ -87,7 +87,7 @@ class RankParts:
                 if failed is None:
                     try:
                         with directory.enter(begun["name"]) as here:
-                            checkpoint.write_manifest(here, meta, parts)
+                            state_files.write_manifest(here, meta, parts)
                         checkpoint.publish(directory, begun["name"], begun["number"], keep, previous)
                     except OSError as error:
                         failed = self._refusal(error)
@@ -117,7 +117,7 @@ class RankParts:
     def _read(self, path: Path) -> tuple[dict[str, Any], dict[str, Any], str | None]:
         rank, size = self.ranks.rank, self.ranks.size
         try:
-            if (ranks := checkpoint.ranks_of(path)) != size:
+            if (ranks := state_files.ranks_of(path)) != size:
                 raise CorruptError(f"checkpoint {path} is of {ranks} ranks, and these are {size}")
             state, meta = checkpoint.read_state(path, rank=rank)
             if rank:
