@@ -62,7 +62,10 @@ def _hydra_main(config: DictConfig) -> None:
 
         quieten()
         resumed = config.resume is not None
-        config, _ = settled(config)
+        try:
+            config, _ = settled(config)
+        except Exception as error:
+            raise JobError from error
         follow(config, trusted_by(config, resumed))
     folder = Path(config.resume or hydra_config.runtime.output_dir)
     if in_sweep():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from hsw.run.checkpoint import list_checkpoints, read_state
+from hsw.run.checkpoint import list_checkpoints, read_state, signed
 from tests.runs import (
     ROOT,
     Result,
@@ -122,6 +123,36 @@ def test_the_damaged_part_of_one_rank_costs_all_of_them_that_checkpoint(trained:
     assert "state-1.json does not match its checksum" in log
     assert f"{newest_one:06d}" in log
     assert older < newest_one
+
+
+def test_a_folder_of_several_learners_whose_config_says_one_is_not_taken(trained: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace("learners: 2", "learners: 1"))
+    assert call(f"resume={run}", "num_train_steps=160").refused(7, "is of 2 learners")
+
+
+@pytest.mark.slow
+def test_a_part_that_was_signed_again_is_held_against_its_template(trained: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    for path in (run / "checkpoints").glob("0*"):
+        (path / "state-1.json").write_text((path / "state-1.json").read_text().replace('"episodes":', '"evil":', 1))
+        manifest = json.loads((path / "manifest.json").read_text())
+        manifest["sha256"]["state-1.json"] = hashlib.sha256((path / "state-1.json").read_bytes()).hexdigest()
+        (path / "manifest.json").write_text(json.dumps(signed(manifest)))
+    refused = command_of_folder(run, "num_train_steps=160")
+    assert refused.refused(7, "rank 1: the saved state has no episodes")
+
+
+@pytest.mark.slow
+def test_a_mistake_on_torchruns_command_line_is_told_once_and_leaves_no_folder(tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "run"
+    done = torchrun(*tiny_run("ppo"), "algorithm.learning_rat=3", run_dir(run))
+    told = [line for line in done.err.splitlines() if line.startswith("hsw: ")]
+    assert len(told) == 1, done.err
+    assert "learning_rat" in told[0]
+    assert "exitcode  : 2" in done.err
+    assert list(tmp_path.iterdir()) == []
 
 
 def command_of_folder(run: Path, *arguments: str) -> Result:

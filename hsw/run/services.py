@@ -15,6 +15,7 @@ from hsw.run.metrics import LoggerLike, Metrics
 from hsw.run.progress import Progress
 from hsw.run.rank_parts import RankParts
 from hsw.run.signals import StopSignals
+from hsw.run.state_files import ranks_of
 from hsw.run.watched import tell_saved
 from hsw.secrets import redact_all
 from hsw.template import Number, Whole, hold
@@ -156,6 +157,8 @@ class Run:
         else:
             assert self.folder is not None
             loaded = checkpoint.load_newest(self.folder.checkpoints)
+            if (ranks := ranks_of(loaded.path)) > 1:
+                raise CorruptError(f"checkpoint {loaded.path} is of {ranks} learners, and the run's config has one")
         state, meta, complaints, self._checkpoint = loaded
         for complaint in complaints:
             log.warning("%s; the checkpoint before it is used", complaint)
