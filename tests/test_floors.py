@@ -12,7 +12,7 @@ import hsw
 ROOT = Path(hsw.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 GROUND = {"", "append_log", "bounded_yaml", "bounds", "deadline", "device", "directory", "ending", "errors", "moments"}
-GROUND |= {"output", "ranks", "returns", "schedule", "secrets", "seeding", "signatures", "spaces", "template"}
+GROUND |= {"output", "ranks", "returns", "schedule", "secrets", "seeding", "signatures", "spaces", "template", "turns"}
 ENTRY = {path.stem for path in ROOT.glob("*.py")} - GROUND - {"__init__"}
 # From the ground upwards; the rooms of one floor do not import one another.
 FLOORS = [

@@ -266,3 +266,23 @@ def test_ranks_of_different_configs_are_refused_naming_the_key(tmp_path: Path) -
 def test_the_module_of_the_other_learners_says_what_it_is() -> None:
     done = finish(start(program=(sys.executable, "-m", "hsw.learners")[1:]))
     assert done.refused(2, "python -m hsw.train learners=")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_two_learners_solve_cartpole_also_when_they_are_killed_on_the_way(seed: int, tmp_path: Path) -> None:
+    """The preset of one learner, its eight environments divided between two."""
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    arguments = (f"seed={seed}", "env.num_envs=4", "checkpoint_interval=10000", "device=cpu", "quiet=true")
+    done = finish(start(*LEARNERS, *arguments, run_dir(whole)), 1200)
+    assert done.code == 0, done.err
+    process = start(*LEARNERS, *arguments, run_dir(run))
+    wait_for(lambda: process.poll() is not None or step_of(run) >= 20000, 1200)
+    os.kill(process.pid, signal.SIGKILL)
+    assert finish(process).code == -9
+    done = finish(start(f"resume={run}"), 1200)
+    assert done.code == 0, done.err
+    scores = [row["eval/return_mean"] for row in rows(run) if "eval/return_mean" in row]
+    assert scores[-1] >= 475
+    assert without_times(run) == without_times(whole)
+    assert differences(parts(run), parts(whole)) == []
