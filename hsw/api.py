@@ -86,6 +86,7 @@ def make(config: DictConfig | Mapping[str, Any], folder: str | Path | None = Non
     from hsw.build import build_agent, make_run
     from hsw.config.plain import settle
     from hsw.config.resolved import check, identity
+    from hsw.ranks import current
     from hsw.run.folder import RunFolder
     from hsw.run.services import Run
     from hsw.run.status import JobOutcome, write_status
@@ -96,6 +97,11 @@ def make(config: DictConfig | Mapping[str, Any], folder: str | Path | None = Non
     own = settle(own)  # what is checked is what is built
     if own.resume is not None:
         raise ConfigError(f"a run is resumed by the command: python -m hsw.train resume={own.resume}")
+    if own.learners != current().size:
+        raise ConfigError(
+            f"learners={own.learners} is started by the command: python -m hsw.train learners={own.learners}; "
+            "from Python a run has one"
+        )
     if folder is None:
         torch.set_num_threads(own.threads)
         return build_agent(own, Run(quiet=own.quiet))

@@ -22,13 +22,15 @@ from hsw.config.plain import SPACES
 from hsw.config.targets import resolve_target
 from hsw.env import VectorEnv
 from hsw.errors import ConfigError, CorruptError, HswError, ResourceError
+from hsw.ranks import current
 from hsw.run.folder import RunFolder
 from hsw.run.logger import Logger
 from hsw.run.metrics import LoggerLike
 from hsw.run.provenance import record_session
+from hsw.run.rank_parts import RankParts
 from hsw.run.services import Run
 from hsw.run.status import JobOutcome, write_status
-from hsw.seeding import ENV, EVAL_ENV, derive_seed, seed_everything
+from hsw.seeding import ENV, EVAL_ENV, derive_seed, rank_seed, seed_everything
 from hsw.spaces import SpaceSpec, policy_space, read_space, space_config
 from hsw.template import StateError
 
@@ -49,12 +51,14 @@ def make_run(
         The agent, ready to train; its environment is the caller's to close.
     """
     torch.set_num_threads(config.threads)
-    options = {
+    options: dict[str, Any] = {
         "checkpoint_interval": config.checkpoint_interval,
         "checkpoint_keep": config.checkpoint_keep,
         "quiet": config.quiet,
     }
     loggers = build_loggers(config.logger)
+    if current().size > 1:
+        options["parts"] = RankParts(current(), folder.checkpoints)
     run = Run(folder, loggers, **options) if recorded is None else RecordedRun(folder, recorded, loggers, **options)
     agent = build_agent(config, run, run.load() if resume else None)
     try:
@@ -65,6 +69,23 @@ def make_run(
         agent.env.close()
         raise
     run.config = saved
+    run.agent = agent
+    return agent
+
+
+def make_follower(config: DictConfig, folder: Path, resume: bool) -> Agent:
+    """As make_run, for a rank after the first: it writes nothing but its part of the checkpoints.
+
+    Args:
+        config: Checked.
+        folder: The run's, which rank 0 owns.
+        resume: Restore the newest checkpoint.
+    """
+    torch.set_num_threads(config.threads)
+    parts = RankParts(current(), folder / "checkpoints")
+    keep = config.checkpoint_keep
+    run = Run(checkpoint_interval=config.checkpoint_interval, checkpoint_keep=keep, parts=parts)
+    agent = build_agent(config, run, run.load() if resume else None)
     run.agent = agent
     return agent
 
@@ -113,7 +134,8 @@ class RecordedRun(Run):
 
 def build_env(config: DictConfig, training: bool = True, **changes: Any) -> VectorEnv:
     """The training environment, or one for evaluation: other seeds, test levels, at most as many as its episodes."""
-    changes.setdefault("seed", derive_seed(config.seed, ENV if training else EVAL_ENV))
+    seed = derive_seed(rank_seed(config.seed), ENV) if training else derive_seed(config.seed, EVAL_ENV)
+    changes.setdefault("seed", seed)
     if not training:
         changes.setdefault("num_envs", min(config.env.num_envs, config.eval_episodes))
         if config.env.get("backend") == "async":
@@ -135,7 +157,7 @@ def build_agent(config: DictConfig, run: Run, state: dict[str, Any] | None = Non
     env = build_env(config)
     if state and not env.exact:  # it would begin again with the episodes that the run has seen
         env.close()
-        env = build_env(config, seed=derive_seed(config.seed, ENV, state["step"]))
+        env = build_env(config, seed=derive_seed(rank_seed(config.seed), ENV, state["step"]))
     try:
         for key in SPACES:
             space = space_config(getattr(env, key))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hsw.errors import ConfigError
+from hsw.ranks import current
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
@@ -25,6 +26,9 @@ def resolve_device(device: str | torch.device) -> torch.device:
         raise ConfigError(f"device={device} is not a device; use auto, cpu, cuda or cuda:<index>") from None
     if resolved.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"device={device}, but torch sees no CUDA device; use device=cpu or device=auto")
+    ranks = current()
+    if resolved.type == "cuda" and resolved.index is None and ranks.size > 1:
+        return torch.device("cuda", ranks.local_rank)  # also in threads, whose current device is the first
     return resolved
 
 

@@ -27,13 +27,18 @@ def witness(tell: Callable[[int, str], str]) -> Iterator[None]:
         _witnesses.remove(tell)
 
 
+def say(sentence: str) -> None:
+    """Show a sentence, from whichever thread, and whatever has become of stderr."""
+    with contextlib.suppress(OSError):
+        os.write(2, f"hsw: {sentence}\n".encode(errors="backslashreplace"))
+
+
 def end_now(code: int, sentence: str) -> NoReturn:
     """End the process at once, whatever its threads do."""
     try:
         for tell in reversed(_witnesses):
             with contextlib.suppress(Exception):
                 sentence = tell(code, sentence)
-        with contextlib.suppress(OSError):
-            os.write(2, f"hsw: {sentence}\n".encode(errors="backslashreplace"))
+        say(sentence)
     finally:
         leave(code)

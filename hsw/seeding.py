@@ -8,15 +8,22 @@ from typing import Any
 import numpy as np
 import torch
 
+from hsw.ranks import current
 from hsw.template import Array, Axis, Each, Exactly, Fields, Maybe, Number, Whole, template_of
 
 # Branches of the tree. Their numbers are part of what makes an old run reproducible: never renumber.
-ENV, STORAGE, EVAL_ENV, EVAL_POLICY, GLOBAL, ACTOR = range(6)
+ENV, STORAGE, EVAL_ENV, EVAL_POLICY, GLOBAL, ACTOR, RANK = range(7)
 
 
 def derive_seed(seed: int, *branch: int) -> int:
     """A seed for one branch of the tree, in [0, 2**31), independent of its neighbours (NumPy's SeedSequence)."""
     return int(np.random.SeedSequence([seed, *branch]).generate_state(1)[0] >> 1)
+
+
+def rank_seed(seed: int) -> int:
+    """Of a run's seed what this rank collects and draws by; rank 0's is the seed itself."""
+    rank = current().rank
+    return derive_seed(seed, RANK, rank) if rank else seed
 
 
 def seed_everything(seed: int) -> None:

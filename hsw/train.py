@@ -14,6 +14,7 @@ import multiprocessing
 import os
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,17 +23,19 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from hsw.cli.main import JobError, run_main
-from hsw.config.arguments import allowed_by_flag, prepare
+from hsw.cli.main import JobError, describe, run_main
+from hsw.config.arguments import allowed_by_flag, of_rank, prepare
 from hsw.config.choices import check_choices, preset_note, study_mode, task_overrides
 from hsw.config.files import conf_folder, refuse_null_choices, refuse_secrets
 from hsw.config.folders import with_folders
 from hsw.config.hydra_versions import VERSION_BASE, trusting
 from hsw.config.origin import ORIGIN, changes_since, check_origin, take_origin, write_origin
 from hsw.config.plugins import register_plugins, trusted_packages
+from hsw.config.settings import CHANGEABLE
 from hsw.config.targets import packages_to_allow
-from hsw.errors import ConfigError, Interrupted, ResourceError
-from hsw.output import secure_logging
+from hsw.errors import ConfigError, HswError, Interrupted, ResourceError
+from hsw.output import one_line, secure_logging
+from hsw.ranks import of_environment
 from hsw.run.status import JobOutcome, read_status, stored_identity, write_status
 from hsw.run.trace import log_error
 from hsw.sweep.callback import reporting
@@ -43,6 +46,8 @@ if TYPE_CHECKING:
     from hsw.run.folder import RunFolder
     from hsw.run.watched import LastWords
 
+_HEAD_START = 3.0  # seconds
+
 # torch, gymnasium and everything that needs them are imported when a run begins: --help, --cfg and shell completion
 # answer at once.
 
@@ -52,6 +57,16 @@ def _hydra_main(config: DictConfig) -> None:
     logging.captureWarnings(True)
     secure_logging()
     hydra_config = HydraConfig.get()
+    if of_environment()[0]:
+        from hsw.learners import follow, quieten
+
+        quieten()
+        resumed = config.resume is not None
+        try:
+            config, _ = settled(config)
+        except Exception as error:
+            raise JobError from error
+        follow(config, trusted_by(config, resumed))
     folder = Path(config.resume or hydra_config.runtime.output_dir)
     if in_sweep():
         named = any(override.startswith("threads=") for override in hydra_config.overrides.task)
@@ -84,8 +99,7 @@ def run_in_folder(config: DictConfig, folder: Path, job: bool = False) -> JobOut
     Raises:
         HswError: If the run did not begin.
     """
-    from hsw.config.plain import settle
-    from hsw.config.resolved import allowed_by, check, identity, load_config, resumed_config
+    from hsw.config.resolved import load_config
     from hsw.env.trust import only_trusting
     from hsw.run.identity import refuse_used, run_id_of
     from hsw.run.watched import own_folder, watched
@@ -93,24 +107,10 @@ def run_in_folder(config: DictConfig, folder: Path, job: bool = False) -> JobOut
     resume = config.resume is not None
     if job and resume:
         raise ConfigError("a sweep resumes its own jobs; leave resume out")
-    if resume:
-        config = resumed_config(config, Path(config.resume))  # checked there
-    else:
-        if HydraConfig.initialized():
-            check_choices(HydraConfig.get().runtime.choices, task_overrides(HydraConfig.get()))
-        config.allow = allowed_by(config)
-        check(config)
-        own = identity(config)  # while what follows from a value that a resumed run may change still does
-        config = settle(config)  # what is checked is what is built
-        check(config)
-        check_origin(config)
-    # What a folder's config names is not trusted; a sweep's job has its config from the command line.
-    trust = (
-        only_trusting((*config.allow, *trusted_packages()))
-        if resume or ORIGIN in os.environ
-        else contextlib.nullcontext()
-    )
-    same = (stored_identity(folder) or identity(config)) if resume else own
+    config, own = settled(config)
+    trusted = trusted_by(config, resume)
+    trust = contextlib.nullcontext() if trusted is None else only_trusting(trusted)
+    same = (stored_identity(folder) or own) if resume else own
     status = {"status": "running", "num_train_steps": config.num_train_steps, "identity": same}
     if job and (before := _finished(folder, status)):  # before the folder is touched
         return before
@@ -129,15 +129,59 @@ def run_in_folder(config: DictConfig, folder: Path, job: bool = False) -> JobOut
         if ORIGIN in os.environ and not resume:
             logging.getLogger("hsw").info(changes_since(load_config(Path(os.environ[ORIGIN])), config))
         with trust, watched(folder, status) as words:
-            outcome = _train_to_end(config, run_folder, resume, words)
+            outcome = _train_to_end(config, run_folder, resume, words, trusted)
         with contextlib.suppress(*([ResourceError] if outcome.cause else [])):  # the error is what counts
             write_status(folder, status | outcome.as_status())
         cause = outcome.cause
-        if isinstance(cause, ConfigError) and not cause.details and outcome.steps is None and not job:
+        refused = isinstance(cause, HswError) and cause.exit_code == ConfigError.exit_code and not cause.details
+        if refused and outcome.steps is None and not job:
             forget(folder)  # it never began, and train.log has no traceback that somebody needs
         return outcome
     finally:
         run_folder.close()
+
+
+def settled(config: DictConfig) -> tuple[DictConfig, dict[str, Any]]:
+    """The config that is run, checked, and its identity; of a resumed run the folder's.
+
+    Args:
+        config: Composed.
+
+    Raises:
+        ConfigError: If it cannot work.
+        CorruptError: If a folder's config cannot be read.
+    """
+    from hsw.config.plain import settle
+    from hsw.config.resolved import allowed_by, check, identity, learners_of, resumed_config
+
+    overrides = task_overrides(HydraConfig.get()) if HydraConfig.initialized() else []
+    if config.resume is not None:
+        config = resumed_config(config, Path(config.resume))  # checked there
+        if (size := of_environment()[1]) not in (1, config.learners):
+            raise ConfigError(
+                f"the run has {config.learners} learner{'s' * (config.learners > 1)}, each with a part of its "
+                f"checkpoints, and torchrun started {size}; a resumed run keeps its learners and may change "
+                f"{', '.join(CHANGEABLE[:-1])}"
+            )
+        return config, identity(config)
+    if HydraConfig.initialized():
+        check_choices(HydraConfig.get().runtime.choices, overrides)
+    config.allow = allowed_by(config)
+    check(config)
+    config.learners = learners_of(config, overrides)
+    own = identity(config)  # while what follows from a value that a resumed run may change still does
+    config = settle(config)  # what is checked is what is built
+    check(config)
+    check_origin(config)
+    return config, own
+
+
+def trusted_by(config: DictConfig, resume: bool) -> tuple[str, ...] | None:
+    """The packages that alone may be named; None where the config is the command line's own, which a sweep's job's is.
+
+    What a folder's config names is not trusted.
+    """
+    return (*config.allow, *trusted_packages()) if resume or ORIGIN in os.environ else None
 
 
 def _finished(folder: Path, status: dict[str, Any]) -> JobOutcome | None:
@@ -165,17 +209,22 @@ def _begin_again(folder: Path) -> bool:
     return False
 
 
-def _train_to_end(config: DictConfig, folder: RunFolder, resume: bool, words: LastWords) -> JobOutcome:
+def _train_to_end(
+    config: DictConfig, folder: RunFolder, resume: bool, words: LastWords, trusted: tuple[str, ...] | None
+) -> JobOutcome:
     """Build and train in a folder that this process owns. Errors are in the outcome, not raised."""
     from hsw.build import outcome_of
     from hsw.cli.summary import facts_of, last_lines
+    from hsw.learners import joined
     from hsw.run.header import header, tell
 
     log = logging.getLogger("hsw")
     agent = None
+    place = {"folder": str(folder.path.absolute()), "resume": resume}
     try:
-        with open_run(config, folder, resume) as agent:
+        with joined(config, place, trusted) as company, open_run(config, folder, resume) as agent:
             words.agent = agent
+            company.trains(agent)
             facts = facts_of(agent, agent.services.config, folder.path, _preset(config, resume))
             tell(header(facts), quiet=config.quiet or in_sweep())
             if resume:
@@ -235,13 +284,31 @@ def main() -> None:
     refuse_null_choices(sys.argv[1:])
     register_plugins()
     sys.argv[1:] = with_folders(study_mode(sys.argv[1:]))
+    sys.argv[1:] = of_rank(sys.argv[1:])
     with reporting(), trusting(trusted_packages()):
         _hydra_main()
 
 
 def cli() -> None:
     """main, with every error as one sentence and an exit code."""
-    run_main(main)
+    rank = int(os.environ.get("RANK", "0")) if os.environ.get("RANK", "0").isdecimal() else 0
+    run_main(main if not rank or "WORLD_SIZE" not in os.environ else lambda: _along(rank))
+
+
+def _along(rank: int) -> None:
+    """main, of a rank after the first that torchrun has started: it shows nothing that rank 0 shows."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.close(null)
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # what becomes of a connection, the watch tells
+    try:
+        main()
+    except (Exception, JobError) as caught:
+        error = caught.__cause__ or caught if isinstance(caught, JobError) else caught
+        message, code = describe(error)
+        time.sleep(_HEAD_START)  # of rank 0, whose error it may be as well: torchrun then ends this process
+        print(f"hsw: rank {rank}: {one_line(message)}", file=sys.stderr, flush=True)
+        sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,19 @@ import hsw
 ROOT = Path(hsw.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 GROUND = {"", "append_log", "bounded_yaml", "bounds", "deadline", "device", "directory", "ending", "errors", "moments"}
-GROUND |= {"output", "returns", "schedule", "secrets", "seeding", "signatures", "spaces", "template", "transfer"}
+GROUND |= {
+    "output",
+    "ranks",
+    "returns",
+    "schedule",
+    "secrets",
+    "seeding",
+    "signatures",
+    "spaces",
+    "template",
+    "transfer",
+}
+GROUND |= {"turns"}
 ENTRY = {path.stem for path in ROOT.glob("*.py")} - GROUND - {"__init__"}
 # From the ground upwards; the rooms of one floor do not import one another.
 FLOORS = [
@@ -22,9 +34,9 @@ FLOORS = [
     {"config"},
     {"cli"},
     {"sweep", "build"},
-    {"trained"},
+    {"trained", "learners"},
 ]
-KNOW_HYDRA = {"config", "cli", "sweep", "build", "trained", *ENTRY}
+KNOW_HYDRA = {"config", "cli", "sweep", "build", "trained", "learners", *ENTRY}
 
 
 def imports(path):

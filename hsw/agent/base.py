@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
+import torch
 
 from hsw.agent.evaluation import evaluate
+from hsw.agent.in_step import over_ranks, require_equal, require_reduced
 from hsw.agent.parts import Parts
 from hsw.env import as_vector_env
 from hsw.errors import ConfigError, EnvHangs, Interrupted, NonFiniteError
@@ -26,6 +29,7 @@ class Agent(Parts, ABC):
     """A loop: collect, update, log. It knows no algorithm. Arguments as in Parts."""
 
     num_train_steps: int | None = None  # the config's budget, of an agent that was made of one
+    _in_step = False  # the ranks' weights were compared after updates
 
     @classmethod
     def check(cls, config: dict[str, Any]) -> None:
@@ -88,6 +92,10 @@ class Agent(Parts, ABC):
 
     def _loop(self) -> dict[str, Any] | None:
         self._begin()
+        where = {"step": self.step, "iteration's first step": self.iteration_start, "num_train_steps": self._budget}
+        require_equal(self.ranks, self.policy, where)
+        if self.ranks.size > 1:
+            self.ranks.raised = self.ranks.heard = False  # an earlier agent's
         self._show_progress()
         try:
             while self.iteration_start < self._budget and self._stop_wanted is None:
@@ -106,6 +114,8 @@ class Agent(Parts, ABC):
             if self.services.signals.requested is None:
                 raise
             log.warning("%s; the row under way is dropped, and a resume draws its actions anew", error)
+            with contextlib.suppress(StopRequested):  # the other ranks wait there
+                self._agree()
             self._stop()
         except NonFiniteError as error:
             path = self.services.save_batch(error.batch, self.step)
@@ -123,10 +133,29 @@ class Agent(Parts, ABC):
         metrics = self._iterate()
         self.iteration_start = self.step
         metrics = {**self._episode_metrics(), **metrics, **self._clock.metrics(self.step - begin)}
+        metrics = over_ranks(self.ranks, metrics, self._episode_counts())
+        if not self._in_step:
+            require_reduced(self.ranks, self.policy, self.algorithm)
+            self._in_step = True
         self.services.log(self.step, metrics)
-        self.watchers.tell("on_iteration_end", metrics)
+        self._tell("on_iteration_end", metrics)
         if self.services.every_checkpoint.due(self.step):
             self._save()
+
+    def _tell(self, event: str, *arguments: Any) -> None:
+        """Tell the callbacks; what they ask of rank 0, all ranks are asked."""
+        if self.ranks.size == 1 or not self.watchers.any:
+            self.watchers.tell(event, *arguments)
+            return
+
+        def tell() -> str | None:
+            self.watchers.tell(event, *arguments)
+            return self._stop_wanted
+
+        wanted = self.ranks.first(tell)
+        if not self.ranks.is_first:
+            self.watchers.tell(event, *arguments)
+            self.stop_reason = self._stop_wanted = wanted
 
     def eval(self, num_episodes: int | None = None) -> dict[str, Any]:
         """Evaluate now, on the evaluation environment; touches neither the training environment nor its randomness.
@@ -158,7 +187,9 @@ class Agent(Parts, ABC):
         return scores
 
     def _evaluate(self) -> None:
-        scores = self.eval()
+        scores = self.ranks.first(self._scores)
+        if scores is None:
+            raise StopRequested
         self.last_scores = scores
         self.services.progress.evaluated(self.step, scores)
         self.every_eval.done(self.step)
@@ -170,18 +201,63 @@ class Agent(Parts, ABC):
             self.best_score = scores["mean"]
             weights = {"policy": self.policy.state_dict(), "env": {"obs_statistics": self.env.obs_statistics()}}
             self.services.save_best(weights, self.step, scores["mean"])
-        self.watchers.tell("on_evaluation_end", scores)
+        self._tell("on_evaluation_end", scores)
+
+    def _scores(self) -> dict[str, Any] | None:
+        """eval, for all ranks; None if a signal came."""
+        try:
+            return self.eval()
+        except StopRequested:
+            return None
+        except EnvHangs:
+            if self.ranks.size == 1 or not self._asked():
+                raise
+            return None
 
     # -- stopping, saving, going on ---------------------------------------------------------------------------------
 
-    def check_stop(self) -> None:
-        """Raise StopRequested if a signal came."""
-        if self.services.signals.requested is not None:
+    def _asked(self) -> bool:
+        """Whether this rank knows of a signal, to itself or to another."""
+        return self.services.signals.requested is not None or self.ranks.heard
+
+    def _stop_alone(self) -> None:
+        """Raise StopRequested if a signal came to this rank, which must then tell the others."""
+        if self._asked():
             raise StopRequested
 
+    def check_stop(self) -> None:
+        """Raise StopRequested if a signal came, to whichever rank: on all of them, once all have heard of it."""
+        stops = self._asked()
+        if self.ranks.size > 1:
+            self.ranks.raised, stops = stops, self.ranks.heard
+        if stops:
+            raise StopRequested
+
+    def _summed(self, steps: int) -> int:
+        """The steps of all ranks together. All hear there whether one of them was asked to stop."""
+        if self.ranks.size == 1:
+            return steps
+        told = self.ranks.sum_(torch.tensor([steps, self._asked()], dtype=torch.int64)).tolist()
+        self.ranks.heard = told[1] > 0
+        return int(told[0])
+
+    def _count_steps(self, steps: int) -> None:
+        """Count this rank's steps; those of several ranks are together once they agree."""
+        if self.ranks.size == 1:
+            self.step += steps
+        else:
+            self._own_steps += steps
+
+    def _agree(self) -> None:
+        """Count the steps of all ranks, and stop if one of them was asked to: where each comes after its own rows."""
+        self.step += self._summed(self._own_steps)
+        self._own_steps = 0
+        self.check_stop()
+
     def _stop(self) -> None:
-        signum = self.services.signals.requested
-        assert signum is not None
+        # Of several ranks, the first that was asked tells all by which signal.
+        asked = [told["signal"] for told in self.ranks.exchange({"signal": self.services.signals.requested})]
+        signum = self.services.signals.requested = next(signum for signum in asked if signum is not None)
         self._count_episodes()  # those of a half-filled rollout
         self._save(final=True)
         folder = self.services.folder

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from hsw.agent.actor import WAITING, Actor, SharedWeights
-from hsw.agent.base import Agent
+from hsw.agent.base import Agent, StopRequested
 from hsw.agent.impala_defaults import algorithm_of, check_names, check_slots, policy_of
 from hsw.agent.loading import BatchLoader
 from hsw.agent.pool import ActorPool, PoolClosed
@@ -22,7 +22,7 @@ from hsw.env import VectorEnv, as_vector_env, remaker
 from hsw.errors import ConfigError
 from hsw.run.callback import Callback
 from hsw.run.services import Every, Run
-from hsw.seeding import ENV, EVAL_ENV, derive_seed
+from hsw.seeding import ENV, EVAL_ENV, derive_seed, rank_seed
 from hsw.spaces import tree_map
 from hsw.storage import DistributedStorage
 from hsw.template import Whole
@@ -180,7 +180,7 @@ class DistributedAgent(Agent):
             load_policy(self.policy, read_weights(Path(init_model_path)))
         given = num_train_steps is not DEFAULT_BUDGET or self.num_train_steps is None
         super().train(num_train_steps if given else None)
-        if self.pretraining:
+        if self.pretraining and self.ranks.is_first:
             folder = self.services.folder.path if self.services.folder else Path()
             write_weights(folder / f"pretrained-{self.tag}.safetensors", self.policy)
 
@@ -195,7 +195,7 @@ class DistributedAgent(Agent):
             free_queue: get gives a slot to fill, one for each environment.
             full_queue: put takes a slot that is full.
         """
-        vector = as_vector_env(env, seed=derive_seed(self.seed, ENV, actor_idx))
+        vector = as_vector_env(env, seed=derive_seed(rank_seed(self.seed), ENV, actor_idx))
         if self._weights.version == 0:
             self._weights.publish(self.policy)
         self._actor.run(vector, actor_idx, free_queue, full_queue)
@@ -209,7 +209,7 @@ class DistributedAgent(Agent):
             self.env.num_envs,
             self.num_actors,
             self.storage.num_storages,
-            self.seed,
+            rank_seed(self.seed),
             self._session,
             self.actor_timeout,
             self.max_restarts,
@@ -250,7 +250,7 @@ class DistributedAgent(Agent):
         return self._learn()
 
     def _learn(self) -> dict[str, float]:
-        batch = self._next_batch()
+        batch, steps = self._agreed_batch()
         self._clock.skip()
         self.algorithm.progress = min(self.step / self._budget, 1.0) if self._budget else 0.0
         lag = self._weights.version - float(batch.versions[:-1].float().mean())
@@ -260,7 +260,7 @@ class DistributedAgent(Agent):
         info = {**figures, **self._update_policy()}
         info = self.storage.after_gradients(self.policy, self.algorithm, info)
         self._weights.publish(self.policy)
-        self.step += int(batch.valid[:-1].sum())
+        self.step += steps
         lengths = batch.episode_lengths[:-1]
         ended = lengths > 0
         self.num_episodes += int(ended.sum())
@@ -290,11 +290,27 @@ class DistributedAgent(Agent):
         obs = self.augmentation.augment(tree_map(lambda part: part.flatten(0, 1), batch["obs"]))
         return replaced(batch, obs=tree_map(lambda part: part.unflatten(0, (num_rows, -1)), obs))
 
+    def _agreed_batch(self) -> tuple[Any, int]:
+        """The next batch, and the valid steps in those of all ranks.
+
+        Raises:
+            StopRequested: If a signal came; of several ranks, on all of them.
+        """
+        try:
+            batch = self._next_batch()
+        except StopRequested:
+            self._summed(0)  # the other ranks wait there
+            raise
+        steps = self._summed(int(batch.valid[:-1].sum()))
+        if self.ranks.size > 1:
+            self.check_stop()
+        return batch, steps
+
     def _next_batch(self) -> Any:
         assert self._loader is not None
-        batch = self._loader.get(self.check_stop)
+        batch = self._loader.get(self._stop_alone)
         if isinstance(batch, Exception):
-            self.check_stop()  # a signal to the whole group may have taken the actors
+            self._stop_alone()  # a signal to the whole group may have taken the actors
         if isinstance(batch, PoolClosed) and self._pool is not None and self._pool.failure is not None:
             raise self._pool.failure
         if isinstance(batch, Exception):

@@ -97,7 +97,7 @@ class OffPolicyAgent(Agent):
             rewards = torch.from_numpy(step.rewards)
             self.intrinsic_reward.observe(Transitions(obs, actions, rewards, self._tensors(step.obs), *flags))
         self.obs = step.obs
-        self.step += int(np.count_nonzero(step.valid))
+        self.step += self._summed(int(np.count_nonzero(step.valid)))
         self._count_episodes()
         self._show_progress()
 
@@ -128,5 +128,6 @@ class OffPolicyAgent(Agent):
         self._updates = state["updates"]
         self._means.load_state_dict(state)
         behind = self.updates_per_step * (self.step - self.num_warmup_steps) - self._updates
-        if behind > 2 + 2 * self.updates_per_step * self.env.num_envs:  # no loop leaves more than a row's to the next
+        row = self.env.num_envs * self.ranks.size
+        if behind > 2 + 2 * self.updates_per_step * row:  # no loop leaves more than a row's to the next
             raise StateError(f"the saved state/updates are {self._updates}, and {self.step} steps make more")

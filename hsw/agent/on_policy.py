@@ -68,10 +68,11 @@ class OnPolicyAgent(Agent):
     def _collect(self) -> None:
         self._set_mode(False)
         with self.policy.acting(), torch.no_grad():
-            while not self.storage.full:
-                self.check_stop()
+            while not self.storage.full and not self._asked():
                 self._collect_row()
         self._count_episodes()
+        self._agree()
+        self.env.share_statistics()
 
     def _collect_row(self) -> None:
         elsewhere = self.device.type != "cpu"
@@ -83,7 +84,7 @@ class OnPolicyAgent(Agent):
         row = obs if elsewhere else self.obs, actions, rewards, terminateds, truncateds, next_obs
         self.storage.add(*row, valid=valid, **extras)
         self.obs, self._sent = step.obs, (step.obs, next_obs)
-        self.step += int(np.count_nonzero(step.valid))
+        self._count_steps(int(np.count_nonzero(step.valid)))
 
     def _add_bonus(self) -> dict[str, float]:
         transitions = of_rollout(self.storage)

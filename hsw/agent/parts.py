@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from hsw.agent.figures import Clock, Means
+from hsw.agent.in_step import average_batch_norm
 from hsw.agent.protocols import ActingPolicy, Augmentation, EnvLike, IntrinsicRewards, Learner, Memory, require
 from hsw.agent.transitions import replaced
 from hsw.agent.watching import Watchers
@@ -20,9 +21,20 @@ from hsw.bounds import Range
 from hsw.device import move_owned, resolve_device
 from hsw.env import as_vector_env
 from hsw.errors import ConfigError
+from hsw.ranks import current
 from hsw.run.callback import Callback
 from hsw.run.services import Every, Run
-from hsw.seeding import ENV, EVAL_ENV, STORAGE, derive_seed, get_rng_state, rng_template, set_rng_state
+from hsw.seeding import (
+    ENV,
+    EVAL_ENV,
+    STORAGE,
+    derive_seed,
+    get_rng_state,
+    rank_seed,
+    rng_template,
+    seed_everything,
+    set_rng_state,
+)
 from hsw.spaces import tree_map
 from hsw.template import Each, Fields, Flag, Maybe, Number, Text, Whole, hold, space_template, template_of
 from hsw.transfer import to_device
@@ -83,7 +95,8 @@ class Parts:
             require(augmentation, Augmentation, "augmentation")
         if intrinsic_reward is not None:
             require(intrinsic_reward, IntrinsicRewards, "intrinsic_reward")
-        self.env = as_vector_env(env, seed=derive_seed(seed, ENV))
+        self.ranks = current()
+        self.env = as_vector_env(env, seed=derive_seed(rank_seed(seed), ENV))
         rows = getattr(storage, "num_envs", self.env.num_envs)
         if rows != self.env.num_envs:
             raise ConfigError(
@@ -103,7 +116,8 @@ class Parts:
         self.services = run or Run()
         self.watchers = Watchers(self, callbacks)
         self.stop_reason: str | None = None  # that of the last request_stop
-        self.step = 0
+        self.step = 0  # of all ranks together, as every budget and interval is
+        self._own_steps = 0  # this rank's, which are not yet counted there
         self.iteration_start = 0  # a resumed run may be in the midst of an iteration
         self.best_score: float | None = None
         self.last_scores: dict[str, Any] | None = None  # of the last evaluation in this process
@@ -120,7 +134,9 @@ class Parts:
         self._drawn = 0  # that came through storage.on_batch
         move_owned(algorithm, self.device)  # what it made before the policy came here
         storage.bind(policy, algorithm)
-        storage.seed(derive_seed(seed, STORAGE))
+        storage.seed(derive_seed(rank_seed(seed), STORAGE))
+        if not self.ranks.is_first:  # the networks are made, alike on all; each explores by itself
+            seed_everything(rank_seed(seed))
         storage.on_batch = self._on_batch
 
     @property
@@ -144,6 +160,7 @@ class Parts:
         self._set_mode(True)
         before = self._drawn
         info = self.algorithm.update(self.storage)
+        average_batch_norm(self.ranks, self.policy)
         if self._drawn == before and (self.augmentation is not None or self.intrinsic_reward is not None):
             raise ConfigError(
                 f"{type(self.storage).__name__}.generate_batches must give self.on_batch(batch) for each batch: "
@@ -180,6 +197,11 @@ class Parts:
         if self.episode_successes:
             metrics["train/success"] = float(np.mean(self.episode_successes))
         return metrics
+
+    def _episode_counts(self) -> dict[str, int]:
+        """How many episodes each of the _episode_metrics is a mean of."""
+        returns, successes = len(self.episode_returns), len(self.episode_successes)
+        return {"train/episode_return": returns, "train/episode_length": returns, "train/success": successes}
 
     def _show_progress(self, force: bool = False) -> None:
         self.services.progress.update(self.step, self._episode_metrics().get("train/episode_return"), force=force)

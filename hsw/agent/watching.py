@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hsw.agent.protocols import require
+from hsw.ranks import current
 from hsw.run.callback import Callback
 
 log = logging.getLogger("hsw")
@@ -29,6 +30,9 @@ class Watchers:
             self.by_name[f"{name}-{number + 1}" if number else name] = callback
         for name, callback in self.by_name.items():
             require(callback, Callback, f"callback {name}")
+        self.any = bool(self.by_name)  # on rank 0
+        if not current().is_first:
+            self.by_name = {name: one for name, one in self.by_name.items() if getattr(one, "every_rank", False)}
         self._started = False
 
     def tell(self, event: str, *arguments: Any) -> None:

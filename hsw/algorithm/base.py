@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from hsw.errors import ConfigError, NonFiniteError
 from hsw.network import Policy
+from hsw.ranks import current
 from hsw.schedule import Schedule, factor
 from hsw.template import Anything, Named, StateError, Whole, hold, optimizer_template, template_of
 
@@ -86,8 +87,10 @@ class Algorithm(ABC):
         max_grad_norm: float,
         batch: Any,
         inputs: list[nn.Parameter] | None = None,
+        rows: Tensor | int | None = None,
+        summed: bool = False,
     ) -> float:
-        """One step down the loss's gradient, its norm clipped.
+        """One step down the loss's gradient over all ranks' batches together, its norm clipped.
 
         Args:
             optimizer: Of the parameters.
@@ -95,25 +98,45 @@ class Algorithm(ABC):
             max_grad_norm: math.inf does not clip.
             batch: What the loss was computed from, a dataclass, for the error.
             inputs: The optimiser's parameters where the loss depends on others too, whose gradients are not needed.
+            rows: Of how many rows the loss is the mean, which weighs it among the ranks'; None counts the batch's.
+            summed: The loss is a sum over its rows, and the ranks' losses are added.
 
         Returns:
             The gradient's norm before clipping.
 
         Raises:
-            NonFiniteError: If the loss or the gradient is not finite; the parameters are left as they were.
+            NonFiniteError: If the loss or the gradient is not finite, on whichever rank; the parameters are left as
+                they were.
         """
         gradient = optimizer.param_groups[0]["params"][0].grad
         gradient.zero_()
         torch.autograd.backward(loss, inputs=inputs)
+        ranks, own = current(), gradient
+        if ranks.size > 1:
+            own = gradient.clone()
+            if summed:
+                ranks.sum_(gradient)
+            else:
+                gradient.copy_(ranks.weighted_mean(own, _num_rows(batch) if rows is None else rows))
         norm = float(gradient.norm())
         if not math.isfinite(norm):
-            what = "gradient" if math.isfinite(float(loss.detach())) else "loss"
-            message = f"the {what} of {type(self).__name__}'s update {self.num_updates} is not finite ({norm})"
-            raise NonFiniteError(message, batch if isinstance(batch, dict) else asdict(batch))
+            raise self._not_finite(loss, own, batch)
         if norm > max_grad_norm:
             gradient.mul_(max_grad_norm / (norm + 1e-6))
         optimizer.step()
         return norm
+
+    def _not_finite(self, loss: Tensor, gradient: Tensor, batch: Any) -> NonFiniteError:
+        """What every rank raises, naming those whose numbers are not finite."""
+        norm, ranks = float(gradient.norm()), current()
+        losses = ranks.where(not math.isfinite(loss.detach()))
+        guilty = ranks.where(not math.isfinite(norm)) if ranks.size > 1 else []
+        where = f"({norm})" if ranks.size == 1 else f"on rank {', '.join(map(str, guilty))}"
+        what = f"the {'loss' if losses else 'gradient'} of {type(self).__name__}'s update {self.num_updates}"
+        if ranks.size > 1 and not guilty:
+            where = "once all ranks' are added"
+        fields = batch if isinstance(batch, dict) else asdict(batch)
+        return NonFiniteError(f"{what} is not finite {where}", None if guilty and ranks.rank not in guilty else fields)
 
     def state_dict(self) -> dict[str, Any]:
         optimizers = {name: optimizer.state_dict()["state"] for name, optimizer in self._optimizers.items()}
@@ -166,6 +189,12 @@ def flattened(parameters: list[nn.Parameter]) -> nn.Parameter:
         parameter.grad = flat.grad.as_strided(shape, stride, offset)
         offset += parameter.numel()
     return flat
+
+
+def _num_rows(batch: Any) -> int:
+    """The length of a batch: that of its first tensor."""
+    fields = batch.values() if isinstance(batch, dict) else vars(batch).values()
+    return next(len(field) for field in fields if isinstance(field, Tensor))
 
 
 def is_view(first: nn.Parameter, flat: nn.Parameter) -> bool:

@@ -11,6 +11,7 @@ from hsw.algorithm.base import Algorithm
 from hsw.algorithm.losses import approximate_kl, clipped_surrogate, value_loss
 from hsw.algorithm.metrics import Record, policy_std
 from hsw.bounds import Range
+from hsw.moments import std_mean
 from hsw.network import DecoupledActorCritic
 from hsw.schedule import Schedule
 from hsw.storage import DecoupledRolloutStorage
@@ -91,7 +92,7 @@ class DAAC(Algorithm):
         optimizer = self.make_optimizer("policy")
         entropy_coef = self.scheduled(self.entropy_coef, self.entropy_schedule)
         # Normalised once over the whole rollout; the advantage head predicts the normalised advantage.
-        std, mean = torch.std_mean(storage.advantages[storage.valid])
+        std, mean, _ = std_mean(storage.advantages[storage.valid])
         figures: list[torch.Tensor] = []
         norms, record = 0.0, Record(self.num_mini_batch)
         for batch in storage.generate_batches(self.num_mini_batch, None, self.num_epochs):

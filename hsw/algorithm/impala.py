@@ -107,7 +107,10 @@ class IMPALA(Algorithm):
         entropy_coef = self.scheduled(self.entropy_coef, self.entropy_schedule)
         loss = policy_loss + self.value_coef * value_loss - entropy_coef * entropy
         count = valid.sum().clamp(min=1)
-        norm = self.descend(optimizer, loss / count if self.reduction == "mean" else loss, self.max_grad_norm, batch)
+        rows = valid.sum() if self.reduction == "mean" else None
+        norm = self.descend(
+            optimizer, loss if rows is None else loss / count, self.max_grad_norm, batch, rows=rows, summed=rows is None
+        )
         figures = torch.stack([policy_loss.detach(), value_loss.detach(), entropy.detach()]) / count
         kl = ((behaviour - log_probs.detach()) * valid).sum() / count  # of the actors' policies from the learner's
         known = values[:-1].detach()[valid]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hsw.bounds import Range
+from hsw.ranks import current
 from hsw.spaces import leaves
 
 
@@ -63,7 +64,7 @@ class IntrinsicReward(ABC):
 
 
 class CountBonus(IntrinsicReward):
-    """coef / sqrt(n) for a transition to what has been seen n times, this time included.
+    """coef / sqrt(n) for a transition to what has been seen n times on all ranks, this time included.
 
     Observations count as the same if the signs of random projections agree (SimHash; Tang et al. 2017,
     arXiv:1611.04717, section 2.2).
@@ -87,7 +88,7 @@ class CountBonus(IntrinsicReward):
 
     def observe(self, transitions: Transitions) -> None:
         seen = self._codes(transitions.next_obs)[transitions.valid.cpu()]
-        self._counts += torch.bincount(seen, minlength=len(self._counts))
+        self._counts += torch.bincount(torch.cat(current().parts(seen)), minlength=len(self._counts))
 
     def rewards(self, transitions: Transitions) -> Tensor:
         counts = self._counts[self._codes(transitions.next_obs)].clamp(min=1)

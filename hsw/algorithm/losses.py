@@ -1,9 +1,11 @@
-"""The on-policy losses: pure functions of tensors."""
+"""The on-policy losses: pure functions of tensors; normalize also of the other ranks'."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+from hsw.moments import std_mean
 
 
 def clipped_surrogate(log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, clip_range: float) -> Tensor:
@@ -42,11 +44,9 @@ def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, clip_range: 
 
 
 def normalize(advantages: Tensor) -> Tensor:
-    """Zero mean and unit standard deviation; one advantage alone is left as it is."""
-    if advantages.numel() < 2:
-        return advantages
-    std, mean = torch.std_mean(advantages)
-    return (advantages - mean) / (std + 1e-8)
+    """Zero mean and unit standard deviation over all ranks' advantages, [B]; one alone is left as it is."""
+    std, mean, count = std_mean(advantages)
+    return (advantages - mean) / (std + 1e-8) if count > 1 else advantages
 
 
 def approximate_kl(log_probs: Tensor, old_log_probs: Tensor) -> Tensor:

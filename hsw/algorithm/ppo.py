@@ -12,6 +12,7 @@ from hsw.algorithm.losses import approximate_kl, clipped_surrogate, normalize, v
 from hsw.algorithm.metrics import Record, policy_std
 from hsw.bounds import Range
 from hsw.network import ActorCritic
+from hsw.ranks import current
 from hsw.schedule import Schedule
 from hsw.storage import RolloutStorage
 
@@ -88,7 +89,7 @@ class PPO(Algorithm):
             entropy = entropies.mean()
             loss = policy_loss + self.value_coef * critic_loss - entropy_coef * entropy
             if self.target_kl is not None:
-                kl = approximate_kl(log_probs, batch.log_probs)
+                kl = current().weighted_mean(approximate_kl(log_probs, batch.log_probs), len(log_probs))
                 if float(kl) > 1.5 * self.target_kl:
                     break
             norms += self.descend(optimizer, loss, self.max_grad_norm, batch)

@@ -13,6 +13,7 @@ from hsw.algorithm.base import Algorithm, flattened, is_view
 from hsw.algorithm.priorities import report_errors, weighted
 from hsw.bounds import Range
 from hsw.network import SoftActorCritic
+from hsw.ranks import current
 from hsw.schedule import Schedule
 from hsw.storage import ReplayStorage
 
@@ -92,7 +93,7 @@ class SAC(Algorithm):
         if self.learn_alpha:
             temperature = self.make_optimizer("alpha")
             assert self.log_alpha.grad is not None
-            self.log_alpha.grad.copy_(slope)
+            self.log_alpha.grad.copy_(current().mean_(slope))
             temperature.step()
 
         targets_now = list(policy.target_critics.parameters())

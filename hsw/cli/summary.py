@@ -21,8 +21,9 @@ def facts_of(agent: Any, config: Mapping[str, Any], folder: Path, preset: str) -
         preset: Whose values the run took; empty if that is not known.
     """
     env = config["env"]
-    actors = getattr(agent, "num_actors", None)
+    actors, ranks = getattr(agent, "num_actors", None), agent.ranks.size
     count = f" × {env.get('num_envs', 1)}" + (f" in each of {_count(actors, 'actor')}" if actors else "")
+    count += f" × {_count(ranks, 'rank')}" if ranks > 1 else ""
     obs, action = (space_name(read_space(space)) for space in (agent.env.observation_space, agent.env.action_space))
     size = sum(parameter.numel() for parameter in agent.policy.parameters())
     every, episodes = config["eval_interval"], config["eval_episodes"]

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from hsw.errors import ConfigError
+from hsw.ranks import of_environment
 
 # Hydra's flags, and which of them are followed by a value.
 _VALUED = {"--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--cfg", "-c", "--package", "-p"}
@@ -102,6 +103,26 @@ def allowed_by_flag(arguments: list[str]) -> list[str]:
     overrides = [index for index, argument in enumerate(rest) if not argument.startswith("-") and "=" in argument]
     place = overrides[0] if overrides else len(rest)  # Hydra 1.3 wants overrides in a row
     return [*rest[:place], f"allow=[{','.join(dict.fromkeys(packages))}]", *rest[place:]]
+
+
+def of_rank(arguments: Sequence[str]) -> list[str]:
+    """Prepared arguments for one of the ranks that torchrun has started: those after the first make no folder.
+
+    Raises:
+        ConfigError: If it is a sweep.
+    """
+    rank, size = of_environment()
+    sweep = {"-m", "--multirun", "hydra.mode=MULTIRUN"} & {*arguments}
+    if size > 1 and sweep:
+        raise ConfigError(
+            f"torchrun starts the learners of one run, and this is a sweep; without torchrun, learners={size} starts "
+            "those of each job"
+        )
+    if rank == 0:
+        return list(arguments)
+    own = ("hydra.run.dir=", "hydra/job_logging=", "hydra.job_logging")
+    kept = [argument for argument in arguments if not argument.startswith(own)]
+    return [*kept, "hydra.run.dir=.", "hydra/job_logging=none"]
 
 
 def _is_free(key: str) -> bool:

@@ -59,6 +59,8 @@ KEYS = (
     Key("init_from"),
     Key("preset", idle=lambda node: True),  # its values count, and not what they are called
     Key("checkpoint_keep", 2),
+    Key("learners", 1),
+    Key("distributed_timeout", 300.0),
     Key("env.wrappers", []),
     Key("env.eval_wrappers"),
     Key("network.distribution", "auto"),

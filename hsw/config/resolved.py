@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from hsw.config.plain import SPACES, read_stored, settle
 from hsw.config.settings import CHANGEABLE, Settings, root_key
 from hsw.config.targets import check_env_modules
 from hsw.errors import ConfigError, CorruptError
+from hsw.ranks import of_environment
 
 _TAG = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
 _HINTS = typing.get_type_hints(Settings, include_extras=True)
@@ -79,6 +80,28 @@ def allowed_by(config: DictConfig) -> Any:
         return []
     allowed = config.get("allow")
     return OmegaConf.to_container(allowed) if OmegaConf.is_config(allowed) else allowed
+
+
+def learners_of(config: DictConfig, overrides: Iterable[str]) -> int:
+    """How many learners a run has, which torchrun may have said already.
+
+    Args:
+        config: Composed.
+        overrides: Of which.
+
+    Raises:
+        ConfigError: If torchrun has started another number.
+    """
+    _, size = of_environment()
+    learners = int(config.learners)
+    if size == 1 or learners == size:
+        return learners
+    if learners != 1 or any(override.lstrip("+").startswith("learners=") for override in overrides):
+        raise ConfigError(
+            f"learners={learners}, and torchrun started {size}; leave learners out, or start torchrun with "
+            f"--nproc-per-node {learners}"
+        )
+    return size
 
 
 def identity(config: DictConfig) -> dict[str, Any]:

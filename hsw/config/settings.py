@@ -18,6 +18,8 @@ class Settings:
         seed: Root of the seed tree.
         device: auto, cpu, cuda or cuda:<index>.
         threads: torch's threads: 1 for MLPs, as many as there are cores for convolutions.
+        learners: How many processes train together, each with environments and a storage of its own.
+        distributed_timeout: Seconds after which a learner that does not answer counts as lost.
         num_train_steps: Budget, in valid environment steps summed over environments.
         tag: Name of what is being tried; wandb's group.
         resume: A run folder to continue.
@@ -36,6 +38,8 @@ class Settings:
     seed: Annotated[int, Range(0)]
     device: str
     threads: Annotated[int, Range(1, 1024)]
+    learners: Annotated[int, Range(1, 4096)]
+    distributed_timeout: Annotated[float, Range(0, open_low=True)]
     num_train_steps: Annotated[int, Range(1)]
     tag: str
     resume: str | None
@@ -71,6 +75,7 @@ CHANGEABLE = (
     "quiet",
     "checkpoint_interval",
     "checkpoint_keep",
+    "distributed_timeout",
     "fail_fast",
     "allow",
     "resume",

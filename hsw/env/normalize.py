@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from hsw.moments import merge
+from hsw.moments import merge, merge_ranks
+from hsw.ranks import current
 from hsw.spaces import SpaceSpec
 
 
 class RunningMoments:
     """Mean and variance of a stream of rows, in float64.
 
+    Of several ranks, each knows the rows of all that were there when they last shared, and its own since.
+
     Args:
         shape: Shape of one row.
     """
 
     def __init__(self, shape: tuple[int, ...] = ()) -> None:
-        self.mean = np.zeros(shape)
-        self.var = np.ones(shape)
-        self.count = 0.0
+        self._take(np.zeros(shape), np.ones(shape), 0.0)
+
+    def _take(self, mean: NDArray[np.float64], var: NDArray[np.float64], count: float) -> None:
+        self.mean, self.var, self.count = mean, var, count
+        self._shared = mean, var, count
+        self._own = np.zeros_like(mean), np.ones_like(var), 0.0  # of a rank among others
 
     def update(self, rows: np.ndarray) -> None:
         """Merge rows, [K, *shape]; K may be 0."""
@@ -31,12 +39,49 @@ class RunningMoments:
             return
         mean, squares = rows.mean(0, dtype=np.float64), rows.var(0, dtype=np.float64) * new
         self.mean, self.var, self.count = merge(self.mean, self.var, self.count, mean, squares, new)
+        if current().size > 1:
+            self._own = merge(*self._own, mean, squares, new)
+
+    def told(self) -> np.ndarray:
+        """What merge_ranks takes of this rank's own rows, [1 + 2 D]."""
+        mean, var, count = self._own
+        return np.concatenate([[count], np.ravel(mean), np.ravel(var * count)])
+
+    def take(self, parts: np.ndarray) -> None:
+        """Take over what every rank has told, [size, 1 + 2 D]."""
+        self._take(*merge_ranks(*self._shared, parts))
 
     def state_dict(self) -> dict[str, Any]:
-        return {"mean": torch.tensor(self.mean), "var": torch.tensor(self.var), "count": self.count}
+        return _state(self.mean, self.var, self.count)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.mean, self.var, self.count = state["mean"].numpy(), state["var"].numpy(), state["count"]
+        self._take(*_moments(state))
+
+    def unshared(self) -> dict[str, Any]:
+        """What goes on to `told`, and from what `take` starts."""
+        return {"shared": _state(*self._shared), "own": _state(*self._own)}
+
+    def load_unshared(self, state: dict[str, Any]) -> None:
+        self._shared, self._own = _moments(state["shared"]), _moments(state["own"])
+
+
+def _state(mean: Any, var: Any, count: float) -> dict[str, Any]:
+    return {"mean": torch.tensor(mean), "var": torch.tensor(var), "count": count}
+
+
+def _moments(state: dict[str, Any]) -> tuple[Any, Any, float]:
+    return state["mean"].numpy(), state["var"].numpy(), state["count"]
+
+
+def share(moments: Sequence[RunningMoments]) -> None:
+    """Make the rows that any rank has seen all ranks', who know the same bits afterwards; all of them call this."""
+    if current().size == 1 or not moments:
+        return
+    told = [one.told() for one in moments]
+    rows = current().stack(torch.from_numpy(np.concatenate(told))).numpy()
+    ends = np.cumsum([len(part) for part in told])[:-1]
+    for one, parts in zip(moments, np.split(rows, ends, axis=1), strict=True):
+        one.take(parts)
 
 
 class ObsNormalizer:

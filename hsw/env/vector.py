@@ -15,7 +15,8 @@ from hsw.env.finite import check_finite, check_rewards
 from hsw.env.frames import FrameStack
 from hsw.env.goals import GoalFunction, GoalFunctions
 from hsw.env.history import RunningEpisodes
-from hsw.env.normalize import RewardNormalizer, make_obs_normalizers, normalized_space
+from hsw.env.normalize import RewardNormalizer, RunningMoments, make_obs_normalizers, normalized_space, share
+from hsw.ranks import current
 from hsw.spaces import SpaceSpec, policy_space, tree_map
 from hsw.template import Array, Axis, Maybe, hold, space_template, template_of
 
@@ -179,6 +180,14 @@ class VectorEnv:
         for key, normalizer in self._obs_normalizers.items():
             normalizer.moments.load_state_dict(state[key])
 
+    def share_statistics(self) -> None:
+        """Make the statistics of observations and rewards those of all ranks' environments; all ranks call this."""
+        share(self._moments())
+
+    def _moments(self) -> list[RunningMoments]:
+        rewards = [self._reward_normalizer.moments] if self._reward_normalizer else []
+        return [*(normalizer.moments for normalizer in self._obs_normalizers.values()), *rewards]
+
     def state_dict(self) -> dict[str, Any]:
         """All that continues the run: statistics, and how to rebuild the running episodes."""
         state: dict[str, Any] = {
@@ -190,6 +199,8 @@ class VectorEnv:
         }
         if self._reward_normalizer:
             state["reward_normalizer"] = self._reward_normalizer.state_dict()
+        if current().size > 1:
+            state["unshared"] = [moments.unshared() for moments in self._moments()]
         if self._stateful:
             state["wrappers"] = list(self._backend.call("wrapper_states"))
         if self._frames:
@@ -218,6 +229,8 @@ class VectorEnv:
         self.load_obs_statistics(state["obs_statistics"])
         if self._reward_normalizer:
             self._reward_normalizer.load_state_dict(state["reward_normalizer"])
+        for moments, saved in zip(self._moments(), state.get("unshared", ()), strict=False):
+            moments.load_unshared(saved)
         if not self.exact:
             # Fresh episodes. The next step hands them over as a reset row, so that nothing flows across.
             self._restart = self._backend.reset()

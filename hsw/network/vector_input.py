@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hsw.moments import merge
+from hsw.moments import merge, merge_ranks, told
 from hsw.network.encoder import Encoder, Flatten, describe_space, sees_image
+from hsw.ranks import current
 from hsw.spaces import SpaceSpec, leaves
 
 
@@ -52,12 +53,18 @@ class VectorInput(nn.Module):
         return {name: f"MLP {sizes} ({describe_space(part)})" for name, part in self.spaces.items()}
 
     def observe(self, obs: Any) -> None:
-        """Merge observations, [K, *shape] or a dict of them, into the statistics."""
-        if not self.normalize or len(rows := self._flat(obs).double()) == 0:
+        """Merge observations, [K, *shape] or a dict of them, into the statistics: all ranks', each with its own K."""
+        if not self.normalize:
             return
-        mean = rows.mean(0)
-        squares = (rows - mean).square().sum(0)
-        merged = merge(self.mean, self.var, self.count, mean, squares, len(rows))
+        rows, ranks = self._flat(obs).double(), current()
+        if ranks.size > 1:
+            merged = merge_ranks(self.mean, self.var, self.count, ranks.stack(told(rows)))
+        elif len(rows) > 0:
+            mean = rows.mean(0)
+            squares = (rows - mean).square().sum(0)
+            merged = merge(self.mean, self.var, self.count, mean, squares, len(rows))
+        else:
+            return
         for own, new in zip((self.mean, self.var, self.count), merged, strict=True):
             own.copy_(new)
 

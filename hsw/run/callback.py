@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 
 class Callback:
@@ -12,7 +12,12 @@ class Callback:
     Every event comes exactly once, also where a run is stopped by a signal and resumed. Derive from this class and
     write the methods that are of interest; the others do nothing. What state_dict returns goes into every checkpoint.
     An error that a callback raises ends the run as any other does.
+
+    Where several ranks train together, rank 0 tells its callbacks, and the others wait. One that changes what is
+    trained, such as a learning rate, must do so on all: it has every_rank = True.
     """
+
+    every_rank: ClassVar[bool] = False
 
     def on_run_start(self, agent: Any) -> None:
         """Training begins, or goes on.

@@ -21,18 +21,19 @@ from hsw.errors import CorruptError
 
 FOLDER = "rows"
 _NAME = re.compile(r"[0-9a-f]{64}", re.ASCII)
-_OURS = re.compile(r"\.?[0-9a-f]{64}", re.ASCII)  # with those that are half written
+_OURS = re.compile(r"[0-9a-f]{64}|\.[0-9a-f]{64}(-[0-9]+)?", re.ASCII)  # with those that are half written
 
 Entry = dict[str, Any]  # begin, end and sha256 of a file
 
 
-def write_rows(directory: Directory, log: AppendLog, saved: list[Entry]) -> list[Entry]:
+def write_rows(directory: Directory, log: AppendLog, saved: list[Entry], rank: int = 0) -> list[Entry]:
     """Write the rows that no file has yet.
 
     Args:
         directory: Of the checkpoints.
         log: The rows.
         saved: The entries of the checkpoint before.
+        rank: Whose rows they are; another's may have the same content and are written at the same time.
 
     Returns:
         The entries of all files that hold rows which count.
@@ -51,8 +52,8 @@ def write_rows(directory: Directory, log: AppendLog, saved: list[Entry]) -> list
             rows = rows or stack.enter_context(directory.enter(FOLDER, create=True))
             content = save({"rows": piece.rows.contiguous()})
             name = hashlib.sha256(content).hexdigest()
-            rows.write(f".{name}", content)
-            rows.rename(f".{name}", name)
+            rows.write(f".{name}-{rank}", content)
+            rows.rename(f".{name}-{rank}", name)
             entries.append({"begin": list(piece.begin), "end": list(piece.end), "sha256": name})
         if rows is not None:
             rows.sync()

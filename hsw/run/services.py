@@ -8,11 +8,14 @@ from typing import Any, cast
 
 from hsw.errors import CorruptError, HswError, NonFiniteError, ResourceError
 from hsw.output import Service
+from hsw.ranks import current
 from hsw.run import checkpoint
 from hsw.run.folder import RunFolder
 from hsw.run.metrics import LoggerLike, Metrics
 from hsw.run.progress import Progress
+from hsw.run.rank_parts import RankParts
 from hsw.run.signals import StopSignals
+from hsw.run.state_files import ranks_of
 from hsw.run.watched import tell_saved
 from hsw.secrets import redact_all
 from hsw.template import Number, Whole, hold
@@ -48,6 +51,7 @@ class Run:
         checkpoint_interval: Steps between checkpoints.
         quiet: Show no progress.
         checkpoint_keep: How many checkpoints are kept, the newest.
+        parts: How checkpoints are written where several ranks train; those after the first have no folder.
     """
 
     def __init__(
@@ -58,11 +62,12 @@ class Run:
         checkpoint_interval: int | None = None,
         quiet: bool = True,
         checkpoint_keep: int = 2,
+        parts: RankParts | None = None,
     ) -> None:
-        self.folder = folder
+        self.folder, self.parts = folder, parts
         self.logger = Metrics(logger)
         self.config = config or {}
-        self.every_checkpoint = Every(checkpoint_interval if folder else None)
+        self.every_checkpoint = Every(checkpoint_interval if folder or current().size > 1 else None)
         self.quiet, self.checkpoint_keep = quiet, checkpoint_keep
         self.signals = StopSignals()
         self.progress = Progress(1, quiet=True)
@@ -78,7 +83,8 @@ class Run:
     def start(self, num_train_steps: int, step: int) -> None:
         """Begin to log and to show progress."""
         self.session += 1
-        self.progress = cast(Progress, Service(Progress(num_train_steps, quiet=self.quiet), "the progress line"))
+        progress = Progress(num_train_steps, quiet=self.quiet or not current().is_first)
+        self.progress = cast(Progress, Service(progress, "the progress line"))
         self.every_checkpoint.done(step)
         if self.folder:
             checkpoint.sweep_unfinished(self.folder.checkpoints)
@@ -97,19 +103,29 @@ class Run:
             ResourceError: If it is the final one and the disk does not take it; an earlier one only warns.
             NonFiniteError: If the networks are not finite: they never replace what can be resumed.
         """
-        if not self.folder:
+        if not self.folder and not self.parts:
             return None
         if not checkpoint.all_finite(state["policy"]):
             raise NonFiniteError(f"the networks hold NaN or infinite numbers at step {step}")
-        self.folder.check()
+        meta = {"step": step, "session": self.session}
+        if self.folder:
+            self.folder.check()
+            meta |= self._origin(self.folder)
         self.every_checkpoint.done(step)
+
+        def whole() -> dict[str, Any]:
+            return {**state, "logger": self.logger.state_dict()} if self.folder else state
+
         try:
-            state = {**state, "logger": self.logger.state_dict()}
-            folder, meta = self.folder.checkpoints, {"step": step, "session": self.session, **self._origin(self.folder)}
-            self._checkpoint = checkpoint.save_checkpoint(folder, state, meta, self.checkpoint_keep, self._checkpoint)
-            self.saved_step = step
+            if self.parts:
+                path = self.parts.save(whole, meta, self.checkpoint_keep, self._checkpoint)
+            else:
+                assert self.folder is not None
+                folder = self.folder.checkpoints
+                path = checkpoint.save_checkpoint(folder, whole(), meta, self.checkpoint_keep, self._checkpoint)
+            self._checkpoint, self.saved_step = path, step
             tell_saved(step)
-            return self._checkpoint
+            return path
         except ResourceError as error:
             if final:
                 raise
@@ -136,8 +152,14 @@ class Run:
         Raises:
             CorruptError: If none is good.
         """
-        assert self.folder is not None
-        state, meta, complaints, self._checkpoint = checkpoint.load_newest(self.folder.checkpoints)
+        if self.parts:
+            loaded = self.parts.load()
+        else:
+            assert self.folder is not None
+            loaded = checkpoint.load_newest(self.folder.checkpoints)
+            if (ranks := ranks_of(loaded.path)) > 1:
+                raise CorruptError(f"checkpoint {loaded.path} is of {ranks} learners, and the run's config has one")
+        state, meta, complaints, self._checkpoint = loaded
         for complaint in complaints:
             log.warning("%s; the checkpoint before it is used", complaint)
         self.saved_step, session = meta.get("step"), meta.get("session", 1)
@@ -145,20 +167,24 @@ class Run:
         if self.saved_step is None or state.get("step") != self.saved_step:
             raise CorruptError(f"checkpoint {self._checkpoint} is of step {self.saved_step} and of {state.get('step')}")
         tell_saved(self.saved_step)
+        hold(Whole(1), session, "session")
+        self.session = session
+        if not self.folder:
+            return state
         self._restored = state.get("logger")
         if not isinstance(self._restored, dict):
             raise CorruptError(f"checkpoint {self._checkpoint} has no state of a logger")
         clock = {key: self._restored.get(key) for key in ("size", "elapsed")}
         hold({"size": Whole(), "elapsed": Number(0)}, clock, "logger")
-        hold(Whole(1), session, "session")
-        self.session = session
         return state
 
     def save_batch(self, batch: dict[str, Any], step: int) -> Path | None:
         """Keep the batch that made a loss not finite."""
-        if not self.folder or not batch:
+        if not batch or not (self.folder or self.parts):
             return None
-        path = self.folder.path / f"nonfinite-{step}"
+        place = self.folder.checkpoints if self.folder else cast(RankParts, self.parts).folder
+        rank = self.parts.ranks.rank if self.parts else 0
+        path = place.parent / (f"nonfinite-{step}-rank-{rank}" if rank else f"nonfinite-{step}")
         try:
             checkpoint.write_state(path, batch, {"step": step})
         except OSError as error:

@@ -43,6 +43,11 @@ class StopSignals:
             deadline.no_hurry()
         self._previous.clear()
 
+    @property
+    def listening(self) -> bool:
+        """Whether a SIGTERM would be taken as a request."""
+        return signal.getsignal(signal.SIGTERM) == self._handle
+
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         deadline.heard(signum)
         signum = signal.SIGTERM if signum == signal.SIGHUP else signum  # the terminal is gone

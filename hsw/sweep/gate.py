@@ -48,7 +48,7 @@ def check_composed(config: DictConfig) -> None:
     Raises:
         ConfigError: For the first thing that is wrong.
     """
-    from hsw.config.resolved import allowed_by, check
+    from hsw.config.resolved import allowed_by, check, learners_of
 
     check_choices(config.hydra.runtime.choices, task_overrides(config.hydra))
     own = config.copy()
@@ -56,6 +56,7 @@ def check_composed(config: DictConfig) -> None:
         own.allow = allowed_by(config)
         del own["hydra"]
     check(own)
+    learners_of(own, task_overrides(config.hydra))
     check_origin(own)
 
 
