@@ -1,0 +1,126 @@
+"""Environments that misbehave: what x where x backend."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from hsw.cli.main import run_main
+from hsw.env import make_env
+from hsw.errors import EnvError
+from hsw.run.watched import guarded
+from tests.faults.campaign import bad_env
+from tests.faults.campaign.checks import check_end, check_same_metrics, hold
+from tests.faults.campaign.kills import Tried
+from tests.faults.campaign.server import fork, scratch
+from tests.faults.campaign.store import Store
+from tests.runs import run_dir, tiny
+
+ID = "tests.faults.campaign.bad_env:Bad-v0"
+ENDS = {bad_env.FATAL: {3}, bad_env.EITHER: {0, 3}, bad_env.HARMLESS: {0}}
+
+
+def lives(rng: random.Random, store: Store) -> Tried:
+    """The whole life of environments without a run around them, in one process or with workers."""
+    fault, judgement = bad_env.draw(rng)
+    backend = "sync" if rng.random() < 0.8 else "async"
+    what = f"{fault['what']} {fault['argument'] or ''} in {fault['where']} of {backend}"
+    with scratch() as place:
+        kwargs = {**fault, "mark": str(place / "acted")}
+        process = fork(place, main=partial(run_main, partial(_live, kwargs, backend)))
+        code = process.wait()
+        codes = ENDS[judgement] if (place / "acted").exists() else {0}
+        check_end(code, codes, process.err if fault["what"] != "print" else None, None)
+        hold(not (place / "changed").exists(), f"{what}: the process's state was left changed")
+    return Tried(what)
+
+
+def _live(kwargs: dict[str, Any], backend: Any) -> None:
+    """Build, reset, step and close; what comes back must be what a Counter says."""
+    before = _process_state()
+    with guarded() if kwargs["what"] in ("hang_in_c", "hang_with_lock") else contextlib.nullcontext():
+        try:
+            _walk(kwargs, backend)
+        finally:
+            if _process_state() != before:
+                Path(kwargs["mark"]).with_name("changed").touch()
+
+
+def _walk(kwargs: dict[str, Any], backend: Any) -> None:
+    # A run has handlers of its own; with Python's, Ctrl-C would be a person's.
+    signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        env = make_env(ID, backend, 2, kwargs, timeout=0.3)
+        try:
+            obs, count = env.reset(), 0
+            for _ in range(80):
+                row = env.step(np.zeros(2, np.int64))
+                count = 0 if count == 5 else count + 1  # the row after an end is a reset
+                told = np.asarray(row.obs if hasattr(row, "obs") else row[0])
+                if not np.array_equal(told, np.full((2, 1), count, np.float32)):
+                    raise EnvError(f"observed {told.ravel().tolist()} in place of {count}")
+            del obs
+        finally:
+            env.close()
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _process_state() -> tuple[Any, ...]:
+    torchs = torch.is_grad_enabled(), torch.get_default_dtype(), torch.is_inference_mode_enabled()
+    handlers = [signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGALRM, signal.SIGHUP)]
+    return *torchs, torch.get_default_device(), os.getcwd(), handlers
+
+
+def environments(rng: random.Random, store: Store) -> Tried:
+    """Runs on them, with every agent and backend."""
+    recipe = rng.choice(("ppo", "ppo", "daac", "sac", "impala"))
+    backend = rng.choice(("sync", "async")) if recipe != "impala" else "sync"
+    fault, judgement = bad_env.draw(rng)
+    what = f"{fault['what']} {fault['argument'] or ''} in {fault['where']} of {backend} with {recipe}"
+    options = ["env=gym", f"env.id={ID}", f"env.backend={backend}", "env.timeout=0.5", "checkpoint_interval=40"]
+    if recipe == "impala":
+        options += ["agent.max_restarts=1", "agent.actor_timeout=3"]
+    continuous = {"continuous": True} if recipe == "sac" else {}
+    with scratch() as place:
+        kwargs = {**fault, **continuous, "mark": str(place / "acted")}
+        process = fork(place, *tiny(recipe), *options, _override(kwargs), run_dir(place / "run"))
+        code = process.wait()
+        codes = ENDS[judgement] if (place / "acted").exists() else {0}
+        if recipe == "impala" and judgement != bad_env.HARMLESS:
+            codes = {0, 3, 5}  # it may be made good by another actor
+        check_end(code, codes, process.err if fault["what"] != "print" else None, place / "run")
+        if judgement == bad_env.HARMLESS and recipe != "impala":
+            nothing = {"what": "nothing", "where": "step", **continuous}
+            whole = store.run(*tiny(recipe), *options, _override(nothing))
+            check_same_metrics(place / "run", whole, what)
+    return Tried(what)
+
+
+def _override(kwargs: dict[str, Any]) -> str:
+    def word(value: Any) -> str:
+        if isinstance(value, list):
+            return f"[{','.join(map(word, value))}]"
+        return "null" if value is None else str(value).lower() if isinstance(value, bool) else f"'{value}'"
+
+    return f"+env.kwargs={{{','.join(f'{key}:{_number(value) or word(value)}' for key, value in kwargs.items())}}}"
+
+
+def _number(value: Any) -> str:
+    numbers = isinstance(value, list) and all(type(item) is int for item in value)
+    return str(value).replace(" ", "") if type(value) is int or numbers else ""
+
+
+ENVIRONMENTS: dict[str, tuple[Callable[[random.Random, Store], Tried], float]] = {
+    "lives": (lives, 12),
+    "environments": (environments, 10),
+}
