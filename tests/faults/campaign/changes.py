@@ -141,11 +141,10 @@ def _one(rng: random.Random, tensor: torch.Tensor, value: float) -> torch.Tensor
     return changed.reshape(tensor.shape)
 
 
-def sign(checkpoint: Path, manifest: dict[str, Any]) -> None:
-    """Make a manifest's checksums fit."""
-    for name in manifest.get("sha256", {}) if isinstance(manifest.get("sha256"), dict) else ():
-        if (checkpoint / name).is_file() and "/" not in name:
-            manifest["sha256"][name] = hashlib.sha256((checkpoint / name).read_bytes()).hexdigest()
+def sign(checkpoint: Path, manifest: dict[str, Any], files: bool = True) -> None:
+    """Write a manifest whose own checksum fits, and with `files` those of the files too."""
+    for name in manifest["sha256"] if files else ():
+        manifest["sha256"][name] = hashlib.sha256((checkpoint / name).read_bytes()).hexdigest()
     (checkpoint / "manifest.json").write_text(json.dumps(signed(manifest)))
 
 

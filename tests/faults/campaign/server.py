@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import ctypes
+import faulthandler
 import multiprocessing.forkserver
 import multiprocessing.resource_tracker
 import os
@@ -144,6 +145,7 @@ def fork(place: Path, *arguments: str, main: Callable[[], Any] = train.cli, befo
     code = 70
     try:
         os.setsid()
+        faulthandler.disable()  # pytest's
         for descriptor, path in ((1, out), (2, err)):
             opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(opened, descriptor)
