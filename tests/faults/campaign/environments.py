@@ -38,10 +38,17 @@ def lives(rng: random.Random, store: Store) -> Tried:
         kwargs = {**fault, "mark": str(place / "acted")}
         process = fork(place, main=partial(run_main, partial(_live, kwargs, backend)))
         code = process.wait()
-        codes = ENDS[judgement] if (place / "acted").exists() else {0}
+        codes = _codes(fault, judgement, place)
         check_end(code, codes, process.err if fault["what"] != "print" else None, None)
         hold(not (place / "changed").exists(), f"{what}: the process's state was left changed")
     return Tried(what)
+
+
+def _codes(fault: dict[str, Any], judgement: str, place: Path) -> set[int]:
+    """How a command may end. Where no thread runs any more but the culprit's, only SIGKILL helps."""
+    if not (place / "acted").exists():
+        return {0}
+    return ENDS[judgement] | ({-signal.SIGKILL} if fault["what"] == "hang_with_lock" else set())
 
 
 def _live(kwargs: dict[str, Any], backend: Any) -> None:
@@ -95,9 +102,9 @@ def environments(rng: random.Random, store: Store) -> Tried:
         kwargs = {**fault, **continuous, "mark": str(place / "acted")}
         process = fork(place, *tiny(recipe), *options, _override(kwargs), run_dir(place / "run"))
         code = process.wait()
-        codes = ENDS[judgement] if (place / "acted").exists() else {0}
+        codes = _codes(fault, judgement, place)
         if recipe == "impala" and judgement != bad_env.HARMLESS:
-            codes = {0, 3, 5}  # it may be made good by another actor
+            codes |= {0, 5}  # it may be made good by another actor
         check_end(code, codes, process.err if fault["what"] != "print" else None, place / "run")
         if judgement == bad_env.HARMLESS and recipe != "impala":
             nothing = {"what": "nothing", "where": "step", **continuous}
