@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from hsw.run.checkpoint import list_checkpoints
 from tests.faults.campaign.checks import Broken, check_end, check_folder, check_same, hold
-from tests.faults.campaign.server import SLOW, Process, descendants, fork, scratch
+from tests.faults.campaign.server import SLOW, Process, crowded, descendants, fork, scratch
 from tests.faults.campaign.store import BUDGET, EXACT, PLAIN, SETUPS, Accesses, Store
 from tests.runs import ROOT, TINY, newest, run_dir
 
@@ -92,20 +92,22 @@ def sweeps(rng: random.Random, store: Store) -> Tried:
     """The main process of a sweep is killed: nothing of it is left after 5 s, and the same command ends as ever."""
     launcher, moment = rng.choice(("joblib", "basic")), rng.random()
     signum = rng.choice((signal.SIGKILL, signal.SIGKILL, signal.SIGTERM))
-    options = (f"hydra/launcher={launcher}", *(("hydra.launcher.n_jobs=2",) if launcher == "joblib" else ()))
     what = f"a sweep of {launcher} by {signal.Signals(signum).name} at {moment:.2f} of its time"
 
-    def command(folder: Path) -> tuple[str, ...]:
-        return ("--multirun", *SWEEP, *options, f"hydra.sweep.dir={folder}")
+    def command(folder: Path, launcher: str = "basic") -> tuple[str, ...]:
+        jobs = ("hydra.launcher.n_jobs=2",) if launcher == "joblib" else ()
+        return ("--multirun", *SWEEP, f"hydra/launcher={launcher}", *jobs, f"hydra.sweep.dir={folder}")
 
-    whole = store.folder((*SWEEP, *options), command)
+    whole = store.folder(SWEEP, command)  # whatever the launcher, the jobs are the same
+    # Workers of joblib's are interpreters of their own, which import everything.
+    slower = 1.0 if launcher == "basic" else 2.5
     with scratch() as place:
-        first = fork(place, *command(place / "sweep"))
-        _sleep(first, moment * store.facts(whole)["seconds"])
+        first = fork(place, *command(place / "sweep", launcher))
+        _sleep(first, moment * slower * store.facts(whole)["seconds"])
         first.kill(signum)
         code = first.wait()  # and nothing is left
         hold(code in {0, -signum, 128 + signum}, f"{what}: code {code}: {first.err.read_text()[-300:]}")
-        again = fork(place, *command(place / "sweep"))
+        again = fork(place, *command(place / "sweep", launcher))
         check_end(again.wait(3 * SLOW), {0}, again.err, None)
         for seed in (1, 2, 3):
             check_folder(place / "sweep" / f"seed-{seed}", 0)
@@ -143,7 +145,9 @@ def commands(rng: random.Random, store: Store) -> Tried:
             arguments = (f"resume={run}", "allow=[tests]") if kill else (*setup.arguments, run_dir(run))
             words = " ".join(f"'{word}'" for word in (sys.executable, "-m", "hsw.train", *arguments))
             script = f"set -o pipefail; {words} {streams}"
-            done = subprocess.run(["bash", "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=SLOW)
+            done = subprocess.run(
+                ["bash", "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=SLOW * crowded()
+            )
             hold(done.returncode == 0, f"{what}: code {done.returncode}: {done.stderr[-300:]}")
             _all_gone()
             check_folder(run, 0)
@@ -158,7 +162,7 @@ def _start(said: Any, *arguments: str) -> subprocess.Popen[bytes]:
 
 def _all_gone(seconds: float = 5.0) -> None:
     """Nothing that was started is left, whoever's child it was."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + seconds * crowded()
     while left := descendants(os.getpid()):
         for pid in list(left):
             try:

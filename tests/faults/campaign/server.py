@@ -29,7 +29,7 @@ from hsw import train
 from tests.faults.campaign.checks import Broken, hold, shared_memory_of
 from tests.runs import call, run_dir, tiny_run
 
-SLOW = 60.0  # seconds that a command may take on a loaded machine
+SLOW = 60.0  # seconds that a command may take
 GRACE = 5.0  # seconds in which all that a command has started must be gone
 _SUBREAPER = 36  # prctl's PR_SET_CHILD_SUBREAPER
 _SIGNALS = (signal.SIGTERM, signal.SIGALRM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD)
@@ -67,6 +67,12 @@ def warm(*recipes: str) -> None:
         server._stop()  # a fork would take it for its own
 
 
+def crowded() -> float:
+    """By how much longer everything may take, because others use this machine too: processes that want to run for
+    each core, beyond the two that a case may have."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1) / 2)
+
+
 @dataclass
 class Process:
     """A command that was forked.
@@ -85,7 +91,15 @@ class Process:
     begin: float = field(default_factory=time.monotonic)
 
     def wait(self, seconds: float = SLOW) -> int:
-        """Its exit code, negative for a signal; whatever it started, and its shared memory, must be gone soon after."""
+        """Its exit code, negative for a signal; whatever it started, and its shared memory, must be gone soon after.
+
+        Args:
+            seconds: That it may take, on a machine that nobody else uses.
+
+        Raises:
+            Broken: If something does not end.
+        """
+        seconds *= crowded()
         while True:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
@@ -96,7 +110,7 @@ class Process:
                 self._end_left()
                 raise Broken(f"did not end within {seconds:g} s")
             time.sleep(0.004)
-        end = time.monotonic() + GRACE
+        end = time.monotonic() + GRACE * crowded()
         while left := self._left():
             if time.monotonic() > end:
                 told = [_command_of(pid) for pid in left]

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.faults.campaign.checks import check_end
-from tests.faults.campaign.server import fork
+from tests.faults.campaign.server import SLOW, fork
 from tests.runs import CONTINUOUS, run_dir, tiny_run
 
 BUDGET = 500  # steps
@@ -105,7 +105,7 @@ class Store:
                 said.mkdir(exist_ok=True)
                 counter = Accesses()
                 process = fork(said, *command(folder), before=counter.count)
-                code = process.wait()
+                code = process.wait(4 * SLOW)
                 check_end(code, {0}, process.err, folder if (folder / "status.json").exists() else None)
                 told = {"seconds": time.monotonic() - process.begin, "accesses": counter.total}
                 facts.write_text(json.dumps(told))
