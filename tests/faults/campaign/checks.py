@@ -39,7 +39,8 @@ def check_end(code: int, codes: Collection[int], err: Path | None, run: Path | N
     if err is not None and code > 0:
         sentences = sum(line.startswith("hsw: ") for line in said.splitlines())
         hold(sentences == 1, f"code {code} with {sentences} sentences: {said[-300:]}")
-    hold("Traceback (most recent call last)" not in said, f"a traceback: {said[-600:]}")
+    traced = any(line.lstrip().startswith("Traceback (most recent call last)") for line in said.splitlines())
+    hold(not traced, f"a traceback: {said[-600:]}")
     if run is not None:
         check_folder(run, code)
 

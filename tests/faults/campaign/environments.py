@@ -51,6 +51,11 @@ def _codes(fault: dict[str, Any], judgement: str, place: Path) -> set[int]:
     return ENDS[judgement] | ({-signal.SIGKILL} if fault["what"] == "hang_with_lock" else set())
 
 
+def _timeout(fault: dict[str, Any]) -> float:
+    """Seconds: short for those who never answer, long for those whom a loaded machine keeps waiting."""
+    return 0.3 if fault["what"] in bad_env.HANGS else 30.0
+
+
 def _live(kwargs: dict[str, Any], backend: Any) -> None:
     """Build, reset, step and close; what comes back must be what a Counter says."""
     before = _process_state()
@@ -66,7 +71,7 @@ def _walk(kwargs: dict[str, Any], backend: Any) -> None:
     # A run has handlers of its own; with Python's, Ctrl-C would be a person's.
     signal.signal(signal.SIGINT, lambda *_: None)
     try:
-        env = make_env(ID, backend, 2, kwargs, timeout=0.3)
+        env = make_env(ID, backend, 2, kwargs, timeout=_timeout(kwargs))
         try:
             obs, count = env.reset(), 0
             for _ in range(80):
@@ -94,9 +99,10 @@ def environments(rng: random.Random, store: Store) -> Tried:
     backend = rng.choice(("sync", "async")) if recipe != "impala" else "sync"
     fault, judgement = bad_env.draw(rng)
     what = f"{fault['what']} {fault['argument'] or ''} in {fault['where']} of {backend} with {recipe}"
-    options = ["env=gym", f"env.id={ID}", f"env.backend={backend}", "env.timeout=0.5", "checkpoint_interval=40"]
+    options = ["env=gym", f"env.id={ID}", f"env.backend={backend}", "checkpoint_interval=40"]
+    options += [f"env.timeout={_timeout(fault)}"]
     if recipe == "impala":
-        options += ["agent.max_restarts=1", "agent.actor_timeout=3"]
+        options += ["agent.max_restarts=1", f"agent.actor_timeout={10 * _timeout(fault)}"]
     continuous = {"continuous": True} if recipe == "sac" else {}
     with scratch() as place:
         kwargs = {**fault, **continuous, "mark": str(place / "acted")}

@@ -20,8 +20,9 @@ from hsw.config.files import conf_folder
 from hsw.config.hydra_versions import VERSION_BASE
 from hsw.sweep.job import stoppable
 from tests.faults.campaign.server import Process, fork
+from tests.faults.campaign.store import BUDGET
 
-RESUME = ("allow=[tests]", "quiet=true", "num_train_steps=600")
+RESUME = ("allow=[tests]", "quiet=true", f"num_train_steps={BUDGET + 60}")
 
 
 @functools.cache

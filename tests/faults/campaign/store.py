@@ -20,8 +20,8 @@ from tests.faults.campaign.checks import check_end
 from tests.faults.campaign.server import SLOW, fork
 from tests.runs import CONTINUOUS, run_dir, tiny_run
 
-BUDGET = 500  # steps
-LENGTH = (f"num_train_steps={BUDGET}", "checkpoint_interval=40")
+BUDGET = 300  # steps
+LENGTH = (f"num_train_steps={BUDGET}", "checkpoint_interval=25")
 NOISE = ("env=gym", "env.id=tests.envs:Noise-v0")
 
 
