@@ -45,7 +45,8 @@ SAMPLES = 200  # of a run at most; the time between them doubles when there are 
 
 
 class Sample(NamedTuple):
-    """All processes of a run at one moment; memory in MB, shared memory as files that are called after them."""
+    """All processes of a run at one moment; memory in MB, that of shared memory as mapped, each page counted once;
+    segments are files of shared memory that are called after them."""
 
     seconds: float
     step: int
@@ -73,12 +74,10 @@ def look(pids: Sequence[int], seconds: float = 0.0, step: int = 0) -> Sample:
             status = dict(_fields(Path(f"/proc/{pid}/status")))
             descriptors += len(os.listdir(f"/proc/{pid}/fd"))
             rss, pss = rss + int(rolled["Rss"]) / 1024, pss + int(rolled["Pss"]) / 1024
+            shared += int(rolled.get("Pss_Shmem", 0)) / 1024
             threads += int(status["Threads"])
             processes += 1
-        for name in shared_memory_of(pid):
-            with contextlib.suppress(OSError):
-                shared += Path("/dev/shm", name).stat().st_blocks * 512 / 2**20
-                segments += 1
+        segments += len(shared_memory_of(pid))
     figures = round(rss, 2), round(pss, 2), descriptors, threads, round(shared, 3), segments
     return Sample(round(seconds, 2), step, processes, *figures)
 
@@ -104,7 +103,7 @@ def growth(samples: Sequence[Sample], name: str) -> float:
 def settled(samples: Sequence[Sample]) -> Sequence[Sample]:
     """Those after the warm-up, while the run trained: it ends its processes in its last moments."""
     last = max(sample.step for sample in samples)
-    return [sample for sample in samples if sample.step >= WARM_UP * last][:-1]
+    return [sample for sample in samples if WARM_UP * last <= sample.step < last]
 
 
 def leaks(samples: Sequence[Sample]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import mmap
 import os
 from pathlib import Path
 
@@ -42,12 +43,14 @@ def test_what_a_process_opens_is_seen() -> None:
     segment = Path(f"/dev/shm/torch_{os.getpid()}_soak")
     segment.write_bytes(b"x" * 2**20)
     try:
-        after = look([os.getpid()])
+        with segment.open("r+b") as file, mmap.mmap(file.fileno(), 2**20) as shared:
+            shared[:] = b"y" * 2**20
+            after = look([os.getpid()])
     finally:
         segment.unlink()
         for file in files:
             os.close(file)
-    assert after.descriptors - before.descriptors == 7
+    assert after.descriptors - before.descriptors == 9  # and the segment's, twice
     assert after.segments - before.segments == 1
     assert abs(after.shared - before.shared - 1) < 0.01
     assert (after.processes, after.threads >= 1, after.rss >= after.pss > 1) == (1, True, True)
