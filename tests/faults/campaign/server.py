@@ -55,6 +55,16 @@ def descendants(pid: int) -> set[int]:
     return found.union(*(descendants(child) for child in found))
 
 
+def carrying(word: str) -> list[int]:
+    """Processes that have a word among their environment variables."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            if word.encode() in path.read_bytes() and int(path.parent.name) != os.getpid():
+                found.append(int(path.parent.name))
+    return found
+
+
 def warm(*recipes: str) -> None:
     """Train a moment in this process, so that what is imported on the way is there in every fork."""
     torch.set_num_threads(1)
