@@ -8,7 +8,7 @@ HYDRA_TESTS := $(wildcard tests/test_compose.py tests/test_sweep.py tests/test_t
 	tests/test_outside.py tests/test_old_folders.py)
 ARGS ?=
 
-.PHONY: campaign cuda scale help train test test-hydra14 extras smoke studies lint slow bench bench-peers results clean
+.PHONY: campaign fuzz soak cuda scale help train test test-hydra14 extras smoke studies lint slow bench bench-peers results clean
 
 help: ## Show this help.
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -74,8 +74,14 @@ lint: $(VENV)/.dev ## ruff and mypy.
 slow: $(VENV)/.dev ## Tests that train to a score; their last results stand in the README.
 	$(BIN)/pytest -m slow --timeout 3600 -s $(ARGS)
 
-campaign: $(VENV)/.dev ## A campaign of faults: make campaign SECONDS=600 SEED=1.
+campaign: $(VENV)/.dev ## A campaign of faults: make campaign SECONDS=600 SEED=1, ARGS='--case kills:123' one again.
 	$(BIN)/python -m tests.faults.campaign --seconds $(or $(SECONDS),60) --seed $(or $(SEED),0) $(ARGS)
+
+fuzz: ## The campaign's changes of a state that is signed again: make fuzz SECONDS=600 SEED=1.
+	$(MAKE) campaign SECONDS=$(or $(SECONDS),600) ARGS="--only mutations $(ARGS)"
+
+soak: $(VENV)/.dev ## Long runs whose memory stays flat, into experiments/soak: make soak ARGS="--steps 1e5".
+	$(BIN)/python -m tests.faults.soak $(ARGS)
 
 bench-peers: ## Install each peer into a virtual environment of its own, under .peers/.
 	$(PYTHON) benchmarks/install_peers.py

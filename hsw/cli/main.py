@@ -44,6 +44,8 @@ def _describe(error: BaseException, arguments: Sequence[str] | None) -> tuple[st
         return "interrupted before anything was saved", 130
     if isinstance(error, MemoryError) or is_allocation(error):
         return f"out of memory{allocation_size(error)}", 6
+    if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
+        return "no further thread can be started; raise the limits of processes and memory (ulimit -u, ulimit -v)", 6
     if type(error).__module__.split(".")[0] in ("hydra", "omegaconf"):  # some of Hydra's are OSErrors
         assert isinstance(error, Exception)
         return explain(error, sys.argv[1:] if arguments is None else arguments), ConfigError.exit_code

@@ -35,7 +35,7 @@ def env_error(message: str, error: BaseException) -> EnvError:
 def config_error(message: str, error: BaseException) -> ConfigError:
     """A ConfigError of one sentence; where a person's own code raised it, the place and the traceback come with it."""
     frame = user_frame(error)
-    text = " ".join(str(error).split())
+    text = _words(error)
     refusal = ConfigError(f"{message} {type(error).__name__}: {text} at {frame}" if frame else f"{message} {text}")
     refusal.details = _details(error) if frame else ""
     return refusal
@@ -82,7 +82,15 @@ def _shown(filename: str, line: int | None) -> str:
 
 
 def _told(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return f"{type(error).__name__}: {_words(error)}"
+
+
+def _words(error: BaseException) -> str:
+    """What an error says, in one line; an error of a person's own may fail to say anything."""
+    try:
+        return " ".join(str(error).split())
+    except Exception:
+        return "(it cannot say what)"
 
 
 def _details(error: BaseException) -> str:

@@ -159,10 +159,12 @@ def _git(folder: Path, deadline: float, *arguments: str, most: int = 1 << 20) ->
 
     timer = threading.Timer(left, end)
     timer.daemon = True
-    timer.start()
     try:
+        timer.start()
         content = process.stdout.read(most)
         return content if len(content) == most or process.wait() == 0 else None
+    except RuntimeError:  # there is no thread to be had, and without one git may be waited for without end
+        return None
     finally:
         timer.cancel()
         end()

@@ -9,8 +9,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from hsw.env import make_env
 from hsw.errors import EnvError
 from tests.runs import TINY, agent_of, call, finish, newest, rows, run_dir, start, tiny
 
@@ -104,3 +106,16 @@ def test_spaces_that_hsw_does_not_support_are_refused(space: str, tmp_path: Path
 
     gym.register(f"Strange{space}-v0", Strange)
     assert call(*TINY, f"env.id=Strange{space}-v0", run_dir(tmp_path)).refused(2, space)
+
+
+@pytest.mark.parametrize("backend", ["sync", "async"])
+@pytest.mark.parametrize("where", ["build", "step"])
+def test_an_error_that_cannot_say_what_it_is_is_the_environments(where: str, backend: Any) -> None:
+    kwargs = {"what": "wordless", "where": where}
+    with pytest.raises(EnvError, match="Wordless: "):
+        env = make_env("tests.faults.campaign.bad_env:Bad-v0", backend, 2, kwargs)
+        try:
+            env.reset()
+            env.step(np.zeros(2, np.int64))
+        finally:
+            env.close()

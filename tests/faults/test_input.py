@@ -153,6 +153,11 @@ def test_memory_that_torch_does_not_get_is_code_6() -> None:
         assert (code, sentence.startswith("out of memory")) == (6, True), error.value
 
 
+def test_a_thread_that_cannot_be_started_is_code_6() -> None:
+    sentence, code = describe(RuntimeError("can't start new thread"))
+    assert (code, "thread" in sentence and "ulimit" in sentence) == (6, True)
+
+
 def test_more_workers_than_open_files_are_refused(tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     limit = len(os.listdir("/proc/self/fd")) + 60

@@ -17,7 +17,7 @@ from hsw.run import guardian
 from hsw.run.checkpoint import list_checkpoints
 from hsw.run.folder import RunFolder
 from hsw.run.watched import own_folder
-from tests.faults.campaign.families import carrying
+from tests.faults.campaign.server import carrying
 from tests.faults.test_life import status
 from tests.runs import TINY, finish, newest, run_dir, start, wait_for
 

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -153,3 +154,11 @@ def test_a_resumed_run_tells_of_each_session_and_its_command(tmp_path: Path) -> 
     first, second = sessions(tmp_path)
     assert "num_train_steps=128" in first["command"]
     assert f"resume={tmp_path}" in second["command"]
+
+
+def test_a_machine_that_has_no_thread_to_spare_tells_nothing_of_the_repository(monkeypatch: Any) -> None:
+    def start(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    assert provenance._repository(Path(__file__).parent, time.monotonic() + 5) is None
