@@ -21,6 +21,7 @@ from hsw.deadline import Deadline, Overdue
 from hsw.errors import EnvError, EnvHangs, Interrupted
 
 _active: dict[int, threading.Thread] = vars(threading)["_active"]  # active_count takes a lock, twice in every row
+_OFTEN = ("step", "compute_reward", "compute_terminated", "reward_fn", "terminated_fn")  # a look costs as much
 _LAST_WORD = 2.0  # seconds for an environment to close that hung before, or while the run stops
 
 
@@ -98,7 +99,7 @@ class Life:
 
     def __enter__(self) -> None:
         self._torch = torch.is_grad_enabled(), torch.get_default_dtype()
-        self._process = _process_state() if self._what != "step" else None
+        self._process = _process_state() if self._what not in _OFTEN else None
         if len(_active) != len(self._known):
             self._known = set(threading.enumerate())
         self._deadline.__enter__()

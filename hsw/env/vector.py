@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +13,7 @@ from hsw.env.actions import ActionCast
 from hsw.env.autoreset import in_next_step_mode
 from hsw.env.finite import check_finite, check_rewards
 from hsw.env.frames import FrameStack
-from hsw.env.goals import GoalFunction, GoalFunctions, read_success
+from hsw.env.goals import GoalFunction, GoalFunctions, LazyGoals, read_success
 from hsw.env.history import RunningEpisodes
 from hsw.env.normalize import RewardNormalizer, make_obs_normalizers, normalized_space
 from hsw.spaces import SpaceSpec, policy_space, tree_map
@@ -92,7 +93,7 @@ class VectorEnv:
         self._stateful = stateful
         self.remake: Callable[..., VectorEnv] | None = None  # remake(seed=...) builds it anew, in any process
         self.episodes: list[Episode] = []
-        self._goals = goals
+        self._goals = LazyGoals(goals, self._backend.here)
         self.clip_reward = clip_reward
         self.raw_observation_space, self.frame_stack = observation_space, frame_stack
         self._frames = FrameStack(observation_space, self.num_envs, frame_stack) if frame_stack > 1 else None
@@ -114,14 +115,16 @@ class VectorEnv:
 
         Goals and rewards are the environment's own: not normalised, not clipped.
         """
-        goals = self._find_goals()
-        return goals.compute_reward if goals else None
+        return self._goals.found and self._goals.found.compute_reward
 
     @property
     def compute_terminated(self) -> GoalFunction | None:
         """(achieved, desired, info) to terminateds, see GoalFunctions; None where the goal ends no episode."""
-        goals = self._find_goals()
-        return goals.compute_terminated if goals else None
+        return self._goals.found and self._goals.found.compute_terminated
+
+    def guarded(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A person's function, as one of the environments': with their time limit, its errors told as theirs."""
+        return partial(self._backend.here, name, function)
 
     def reset(self) -> Any:
         """Start every environment. Returns the first observations, [N, *shape] or a dict of them."""
@@ -260,11 +263,6 @@ class VectorEnv:
         if different:
             return f"environment {different[0]} did not return to its observation; this resume is not exact"
         return None
-
-    def _find_goals(self) -> GoalFunctions | None:
-        if callable(self._goals):
-            self._goals = self._goals()
-        return self._goals
 
     # -- one row ----------------------------------------------------------------------------------------------------
 

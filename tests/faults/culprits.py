@@ -17,9 +17,10 @@ from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 import torch
 
-from tests.envs import Counter
+from tests.envs import Counter, Homing
 
 WHERES = ("build", "reset", "step", "close")
 
@@ -108,8 +109,13 @@ WHATS: dict[str, Callable[[], Any]] = {
 
 
 class Culprit(Counter):
-    def __init__(self, what: str = "nothing", where: str = "step", **kwargs: Any) -> None:
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"]}  # noqa: RUF012, as Gymnasium has it
+
+    def __init__(
+        self, what: str = "nothing", where: str = "step", render_mode: str | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
+        self.render_mode = render_mode
         self.what, self.where = what, where
         self._act("build")
 
@@ -127,8 +133,61 @@ class Culprit(Counter):
             self._act("step")
         return result
 
+    def render(self) -> Any:
+        self._act("render")
+        return np.zeros((4, 4, 3), np.uint8)
+
     def close(self) -> None:
         self._act("close")
 
 
 gym.register("Culprit-v0", Culprit)
+
+
+def broken_rewards(how: str, sound: Any) -> Any:
+    """What a compute_reward gives that breaks: `sound` is what it should give."""
+    if how in WHATS:
+        WHATS[how]()
+    return {
+        "not_a_number": sound * np.nan,
+        "huge": sound * 1e39,
+        "shape": np.zeros((np.size(sound), 2)),
+        "text": "reward",
+        "words": np.full(np.shape(sound), "1"),
+        "none": None,
+        "complex": sound * 1j,
+        "ragged": [[1], [2, 3]],
+    }.get(how, sound)
+
+
+class Goal(Homing):
+    """Culprits of goals: `what` does compute_reward, or compute_terminated, once it has been called `after` times.
+
+    Its own steps do not count.
+    """
+
+    def __init__(self, what: str = "nothing", where: str = "compute_reward", after: int = 0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.what, self.where, self.late, self.calls, self.stepping = what, where, after, 0, False
+
+    def step(self, action: Any) -> Any:
+        self.stepping = True
+        result = super().step(action)
+        self.stepping = False
+        return result
+
+    def compute_reward(self, achieved_goal: Any, desired_goal: Any, info: Any) -> Any:
+        ends = super().compute_terminated(achieved_goal, desired_goal, info)
+        return self._act("compute_reward", ends.astype(np.float64) - 1)
+
+    def compute_terminated(self, achieved_goal: Any, desired_goal: Any, info: Any) -> Any:
+        return self._act("compute_terminated", super().compute_terminated(achieved_goal, desired_goal, info))
+
+    def _act(self, where: str, sound: Any) -> Any:
+        if where != self.where or self.stepping:
+            return sound
+        self.calls += 1
+        return broken_rewards(self.what, sound) if self.calls > self.late else sound
+
+
+gym.register("CulpritGoal-v0", Goal)
