@@ -87,9 +87,9 @@ class Agent(Parts, ABC):
         return
 
     def _loop(self) -> dict[str, Any] | None:
-        self._begin()
-        self._show_progress()
         try:
+            self._begin()
+            self._show_progress()
             while self.iteration_start < self._budget and self._stop_wanted is None:
                 if self.every_eval.due(self.iteration_start):
                     self._evaluate()

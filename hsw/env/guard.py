@@ -33,6 +33,7 @@ class GuardedBackend:
         self._life = Life(timeout + _LATER if timeout and self._asynchronous else timeout)
         self._life_here = Life(timeout) if self._asynchronous else self._life
         self.num_envs = int(backend.num_envs)
+        self.resets = False  # the next step resets environments
 
     def reset(self, options: dict[str, Any] | None = None) -> Any:
         """Start every environment. Returns the observations."""
@@ -51,7 +52,7 @@ class GuardedBackend:
         """What a function of an environment's returns that is called in this process, whatever the backend."""
         self._life_here.open()
         try:
-            with self._life_here.during(what):
+            with self._life_here.during(what, look=what == "construction"):
                 return function(*args)
         except HswError:
             raise
@@ -95,7 +96,7 @@ class GuardedBackend:
 
     def _guarded(self, method: str, *args: Any, **kwargs: Any) -> Any:
         try:
-            with self._life.during(method):
+            with self._life.during(method, look=method != "step" or self.resets):
                 if self._asynchronous:
                     return self._ask_workers(method, *args, **kwargs)
                 return getattr(self.backend, method)(*args, **kwargs)

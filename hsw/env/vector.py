@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from hsw.env.frames import FrameStack
 from hsw.env.goals import GoalFunction, GoalFunctions, LazyGoals, read_success
 from hsw.env.history import RunningEpisodes
 from hsw.env.normalize import RewardNormalizer, make_obs_normalizers, normalized_space
+from hsw.errors import EnvError
 from hsw.spaces import SpaceSpec, policy_space, tree_map
 from hsw.template import Array, Axis, Maybe, hold, space_template, template_of
 
@@ -191,6 +193,13 @@ class VectorEnv:
         """End the environments; a worker that does not answer is killed."""
         self._backend.close()
 
+    def abandon(self) -> None:
+        """Close after an error, which is what counts: what goes wrong now is a warning."""
+        try:
+            self.close()
+        except EnvError as error:
+            warnings.warn(str(error), stacklevel=2)
+
     def obs_statistics(self) -> dict[str, Any]:
         """The observation statistics, which an evaluation environment takes over."""
         return {key: normalizer.moments.state_dict() for key, normalizer in self._obs_normalizers.items()}
@@ -300,7 +309,8 @@ class VectorEnv:
             ends = (info["terminated"].astype(bool) & valid) | truncateds
         self._returns += rewards
         self._lengths += valid
-        if np.count_nonzero(ends):  # a sixth of any()'s time on a few environments
+        self._backend.resets = bool(np.count_nonzero(ends))  # a sixth of any()'s time on a few environments
+        if self._backend.resets:
             for index in np.flatnonzero(ends):
                 figures = float(self._returns[index]), int(self._lengths[index]), read_success(info, int(index))
                 self.episodes.append(Episode(int(index), *figures))

@@ -39,7 +39,7 @@ class Guardian:
         self._listen = listen
         os.set_blocking(self._signals, False)
         places = [str(end) for end in (signals, news, thread)]
-        kept = {name: os.environ[name] for name in ("LD_LIBRARY_PATH", "PATH") if name in os.environ}
+        kept = {name: os.environ[name] for name in ("LD_LIBRARY_PATH", "PATH", "TMPDIR") if name in os.environ}
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-S", guardian.__file__, str(self.pid), mark, *places],
