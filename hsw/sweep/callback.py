@@ -154,6 +154,8 @@ def _begin(config: DictConfig) -> None:
     if unusable:
         raise ResourceError(f"cannot write into {', '.join(unusable)} in {folder}; move it away")
     _current = Sweep(folder, names, local="Slurm" not in config.hydra.launcher._target_)
+    if "joblib" in config.hydra.launcher._target_.lower():
+        _start_tracker()
     quoted = ",".join(hydra_quoted(key) for key in unnamed)
     with read_write(config.hydra), open_dict(config.hydra):  # every job is composed with these, in whatever process
         config.hydra.overrides.hydra += [
@@ -161,6 +163,17 @@ def _begin(config: DictConfig) -> None:
             f"hydra.sweep.dir={hydra_quoted(str(folder))}",  # whatever of it a job varies
             f"+hydra.job.env_set.{VARIABLE}={hydra_quoted(str(_current.mailbox.folder))}",
         ]
+
+
+def _start_tracker() -> None:
+    """joblib's tracker of semaphores, deaf to the end of the terminal, as it is to SIGINT and SIGTERM."""
+    from joblib.externals.loky.backend import resource_tracker
+
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def jobs_of(overrides: Iterable[Override]) -> list[list[str]]:
