@@ -51,3 +51,11 @@ class RunningEpisodes:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._numbers, self._starts = state["episode_numbers"].numpy().copy(), state["starts"].numpy().copy()
         self._actions = [] if state["actions"] is None else list(state["actions"].numpy())
+
+
+def differing(obs: Any, saved: Any) -> list[int]:
+    """Indices of the environments whose observations differ."""
+    if isinstance(obs, dict):
+        return sorted({index for key in obs for index in differing(obs[key], saved[key])})
+    same = (obs == saved.numpy()).reshape(len(obs), -1).all(1)
+    return [int(index) for index in np.flatnonzero(~same)]

@@ -15,7 +15,7 @@ from hsw.env.autoreset import in_next_step_mode
 from hsw.env.finite import check_finite, check_rewards
 from hsw.env.frames import FrameStack
 from hsw.env.goals import GoalFunction, GoalFunctions, LazyGoals, read_success
-from hsw.env.history import RunningEpisodes
+from hsw.env.history import RunningEpisodes, differing
 from hsw.env.normalize import RewardNormalizer, make_obs_normalizers, normalized_space
 from hsw.errors import EnvError
 from hsw.spaces import SpaceSpec, policy_space, tree_map
@@ -268,7 +268,7 @@ class VectorEnv:
         if self._stateful and "wrappers" in state:
             self._backend.call("load_wrapper_states", state["wrappers"])
         self._obs = tree_map(np.array, self._backend.reset({"replay": self._running.replays()}))
-        different = _differing(self._obs, state["obs"])
+        different = differing(self._obs, state["obs"])
         if different:
             return f"environment {different[0]} did not return to its observation; this resume is not exact"
         return None
@@ -329,11 +329,3 @@ def _dtypes(space: SpaceSpec) -> Any:
     if space.type == "Dict":
         return {key: _dtypes(part) for key, part in space.spaces.items()}
     return np.dtype(space.dtype)
-
-
-def _differing(obs: Any, saved: Any) -> list[int]:
-    """Indices of the environments whose observations differ."""
-    if isinstance(obs, dict):
-        return sorted({index for key in obs for index in _differing(obs[key], saved[key])})
-    same = (obs == saved.numpy()).reshape(len(obs), -1).all(1)
-    return [int(index) for index in np.flatnonzero(~same)]

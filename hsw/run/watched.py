@@ -18,7 +18,7 @@ from typing import Any
 from hsw import deadline, ending
 from hsw.errors import ConfigError, EnvError
 from hsw.run import guardian
-from hsw.run.folder import RunFolder
+from hsw.run.folder import RunFolder, owner_of
 from hsw.run.status import JobOutcome, write_status
 
 log = logging.getLogger("hsw")
@@ -150,7 +150,7 @@ def own_folder(path: Path) -> RunFolder:
     try:
         return RunFolder(path)
     except ConfigError:
-        owner = _owner_of(path)
+        owner = owner_of(path)
         if owner is None:
             raise
         alive = bool(guardian.started(owner)) and not guardian.is_zombie(owner)
@@ -165,13 +165,6 @@ def own_folder(path: Path) -> RunFolder:
             if time.monotonic() > end:
                 raise
             time.sleep(0.1)
-
-
-def _owner_of(folder: Path) -> int | None:
-    """The process that says that it owns a run folder."""
-    with contextlib.suppress(OSError, ValueError):
-        return int((folder / "run.lock").read_text())
-    return None
 
 
 class LastWords:

@@ -99,7 +99,8 @@ def stoppable() -> Iterator[None]:
         yield
     finally:
         deadline.no_hurry()
-        late, _late = _late or [], None
+        late = _late
+        _late = None
         for signum, handler in previous.items():
             # In a worker, SIGTERM waits until the row is written; and Ctrl-C, which also reaches workers that are idle,
             # is for the sweep to handle.

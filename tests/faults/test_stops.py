@@ -129,6 +129,8 @@ def test_a_stop_signal_ends_a_sweep_whose_environments_hang(what: str, launcher:
     told = status(tmp_path / "sweep" / "seed-1")
     assert told["status"] == "interrupted", told
     assert "stopped by signal 15" in told["error"]
+    if result.code == 143:  # else there was nobody left to say it
+        assert "interrupted" in (tmp_path / "sweep" / "jobs.csv").read_text()
 
 
 @pytest.mark.slow
