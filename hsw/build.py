@@ -66,7 +66,7 @@ def make_run(
         folder.write_text("config.yaml", OmegaConf.to_yaml(OmegaConf.create(saved)))
         record_session(folder.path, resume)
     except BaseException:
-        agent.env.close()
+        agent.env.abandon()
         raise
     run.config = saved
     run.agent = agent
@@ -183,7 +183,7 @@ def build_agent(config: DictConfig, run: Run, state: dict[str, Any] | None = Non
             begin_from(agent, Path(config.init_from))
         return agent
     except BaseException:
-        env.close()
+        env.abandon()
         raise
 
 

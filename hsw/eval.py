@@ -75,7 +75,11 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", help="auto, cpu or cuda (cpu)")
     parser.add_argument("--allow", action="append", default=[], metavar="PACKAGE", help="trust a package")
     parser.add_argument("--video", action="store_true", help="record an episode into the run folder")
-    result = evaluate_run(**vars(parser.parse_args()))
+    arguments = parser.parse_args()
+    from hsw.run.watched import guarded
+
+    with guarded():  # an environment may hang in C, where no alarm reaches it
+        result = evaluate_run(**vars(arguments))
     print(json.dumps(result))
 
 

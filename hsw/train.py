@@ -23,6 +23,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from hsw import deadline
 from hsw.cli.main import JobError, describe, run_main
 from hsw.config.arguments import allowed_by_flag, of_rank, prepare
 from hsw.config.choices import check_choices, preset_note, study_mode, task_overrides
@@ -40,7 +41,7 @@ from hsw.run.status import JobOutcome, read_status, stored_identity, write_statu
 from hsw.run.trace import log_error
 from hsw.sweep.callback import reporting
 from hsw.sweep.gate import forget
-from hsw.sweep.job import in_sweep, run_job, stoppable
+from hsw.sweep.job import in_sweep, run_job, settled, stoppable
 
 if TYPE_CHECKING:
     from hsw.run.folder import RunFolder
@@ -63,7 +64,7 @@ def _hydra_main(config: DictConfig) -> None:
         quieten()
         resumed = config.resume is not None
         try:
-            config, _ = settled(config)
+            config, _ = settled_config(config)
         except Exception as error:
             raise JobError from error
         follow(config, trusted_by(config, resumed))
@@ -107,7 +108,7 @@ def run_in_folder(config: DictConfig, folder: Path, job: bool = False) -> JobOut
     resume = config.resume is not None
     if job and resume:
         raise ConfigError("a sweep resumes its own jobs; leave resume out")
-    config, own = settled(config)
+    config, own = settled_config(config)
     trusted = trusted_by(config, resume)
     trust = contextlib.nullcontext() if trusted is None else only_trusting(trusted)
     same = (stored_identity(folder) or own) if resume else own
@@ -128,8 +129,12 @@ def run_in_folder(config: DictConfig, folder: Path, job: bool = False) -> JobOut
         write_status(folder, status)
         if ORIGIN in os.environ and not resume:
             logging.getLogger("hsw").info(changes_since(load_config(Path(os.environ[ORIGIN])), config))
-        with trust, watched(folder, status) as words:
-            outcome = _train_to_end(config, run_folder, resume, words, trusted)
+        try:
+            with trust, watched(folder, status) as words:
+                outcome = _train_to_end(config, run_folder, resume, words, trusted)
+                settled()
+        except Interrupted as error:  # beside training: while what it needs was imported, or after it
+            outcome = JobOutcome("interrupted", error.exit_code, str(error), cause=error)
         with contextlib.suppress(*([ResourceError] if outcome.cause else [])):  # the error is what counts
             write_status(folder, status | outcome.as_status())
         cause = outcome.cause
@@ -141,7 +146,7 @@ def run_in_folder(config: DictConfig, folder: Path, job: bool = False) -> JobOut
         run_folder.close()
 
 
-def settled(config: DictConfig) -> tuple[DictConfig, dict[str, Any]]:
+def settled_config(config: DictConfig) -> tuple[DictConfig, dict[str, Any]]:
     """The config that is run, checked, and its identity; of a resumed run the folder's.
 
     Args:
@@ -270,8 +275,12 @@ def open_run(config: DictConfig, folder: RunFolder, resume: bool) -> Iterator[An
         if HydraConfig.initialized() and not resume:
             write_origin(folder, HydraConfig.get())
         yield agent
-    finally:
-        agent.env.close()
+    except BaseException as error:
+        if isinstance(error, Interrupted):
+            deadline.hurry(error.exit_code, 2.0)
+        agent.env.abandon()
+        raise
+    agent.env.close()
 
 
 def main() -> None:

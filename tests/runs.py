@@ -159,6 +159,11 @@ def session_members(session: int) -> list[int]:
     return found
 
 
+def patience(seconds: float) -> float:
+    """So many seconds, and more where others keep the machine busy."""
+    return (seconds + 1.0) * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
 def wait_for(condition: Callable[[], Any], timeout: float = 60) -> None:
     end = time.monotonic() + timeout
     while not condition():

@@ -91,13 +91,13 @@ class Agent(Parts, ABC):
         return
 
     def _loop(self) -> dict[str, Any] | None:
-        self._begin()
-        where = {"step": self.step, "iteration's first step": self.iteration_start, "num_train_steps": self._budget}
-        require_equal(self.ranks, self.policy, where)
-        if self.ranks.size > 1:
-            self.ranks.raised = self.ranks.heard = False  # an earlier agent's
-        self._show_progress()
         try:
+            self._begin()
+            where = {"step": self.step, "iteration's first step": self.iteration_start, "num_train_steps": self._budget}
+            require_equal(self.ranks, self.policy, where)
+            if self.ranks.size > 1:
+                self.ranks.raised = self.ranks.heard = False  # an earlier agent's
+            self._show_progress()
             while self.iteration_start < self._budget and self._stop_wanted is None:
                 if self.every_eval.due(self.iteration_start):
                     self._evaluate()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing.util
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -22,6 +23,7 @@ from hsw.env import VectorEnv, as_vector_env, remaker
 from hsw.errors import ConfigError
 from hsw.run.callback import Callback
 from hsw.run.services import Every, Run
+from hsw.run.watched import guarded
 from hsw.seeding import ENV, EVAL_ENV, derive_seed, rank_seed
 from hsw.spaces import tree_map
 from hsw.storage import DistributedStorage
@@ -179,7 +181,10 @@ class DistributedAgent(Agent):
         if init_model_path is not None:
             load_policy(self.policy, read_weights(Path(init_model_path)))
         given = num_train_steps is not DEFAULT_BUDGET or self.num_train_steps is None
-        super().train(num_train_steps if given else None)
+        with guarded() as beside:  # an actor that hangs in C ends with this process too, however that ends
+            if beside:
+                beside.tell(temporary=[multiprocessing.util.get_temp_dir()])
+            super().train(num_train_steps if given else None)
         if self.pretraining and self.ranks.is_first:
             folder = self.services.folder.path if self.services.folder else Path()
             write_weights(folder / f"pretrained-{self.tag}.safetensors", self.policy)

@@ -50,20 +50,22 @@ class EpisodeCounts:
 
     def add(
         self, rewards: np.ndarray, dones: np.ndarray, valid: np.ndarray, truncateds: np.ndarray, info: dict[str, Any]
-    ) -> None:
-        """Count a row, whose fields are as in Step; dones end the environment's episodes."""
+    ) -> bool:
+        """Count a row, whose fields are as in Step; dones end the environment's episodes. Returns whether any ended."""
         ends = dones
         if self._counts_games:
             rewards = info["reward"] * valid
             ends = (info["terminated"].astype(bool) & valid) | truncateds
         self._returns += rewards
         self.lengths += valid
-        if np.count_nonzero(ends):  # a sixth of any()'s time on a few environments
+        ended = bool(np.count_nonzero(ends))  # a sixth of any()'s time on a few environments
+        if ended:
             for index in np.flatnonzero(ends):
                 figures = float(self._returns[index]), int(self.lengths[index]), read_success(info, int(index))
                 self._episodes.append(Episode(int(index), *figures))
             self._returns[ends] = 0.0
             self.lengths[ends] = 0
+        return ended
 
     def give_up(self) -> None:
         """The running episodes count nowhere."""

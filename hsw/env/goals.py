@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
 
+from hsw.errors import EnvError
 from hsw.spaces import SpaceSpec
 
 # (achieved goals, desired goals, info) to one number or flag for each pair.
@@ -88,16 +91,66 @@ class _Batched:
     """A function of two goals as one of two batches, whether it was written for batches or not.
 
     gymnasium-robotics' compute_reward takes batches; PointMaze's compute_terminated answers a batch with one flag.
+
+    Raises:
+        EnvError: From a call, if it does not give one finite number for each pair of goals.
     """
 
     def __init__(self, function: Callable[..., Any], goal_shape: tuple[int, ...], dtype: Any) -> None:
         self._function, self._goal_shape, self._dtype = function, goal_shape, dtype
+        self._name = getattr(function, "__name__", type(function).__name__)
 
     def __call__(self, achieved: np.ndarray, desired: np.ndarray, info: Any) -> np.ndarray:
         leading = achieved.shape[: achieved.ndim - len(self._goal_shape)]
-        values = np.asarray(self._function(achieved, desired, info))
+        values = self._numbers(self._function(achieved, desired, info), leading)
         if values.shape != leading:
             pairs = zip(achieved.reshape(-1, *self._goal_shape), desired.reshape(-1, *self._goal_shape), strict=True)
-            values = np.array([self._function(*pair, info) for pair in pairs]).reshape(leading)
-        cast: np.ndarray = values.astype(self._dtype)
+            singles = [self._numbers(self._function(*pair, info), ()) for pair in pairs]
+            for single in singles:
+                if single.size != 1:
+                    raise EnvError(f"the environment's {self._name} gave {single.shape} for one pair of goals")
+            values = np.array(singles).reshape(leading)
+        with np.errstate(over="ignore"):
+            cast: np.ndarray = values.astype(self._dtype)
+        if not np.isfinite(cast).all():
+            where = np.argwhere(~np.isfinite(cast))[0]
+            pair = f"{achieved[tuple(where)]} achieved and {desired[tuple(where)]} desired"
+            raise EnvError(f"the environment's {self._name} gave {values[tuple(where)]} for {pair}")
         return cast
+
+    def _numbers(self, values: Any, leading: tuple[int, ...]) -> np.ndarray:
+        try:
+            array = np.asarray(values)
+        except ValueError:  # lists of several lengths
+            array = np.array(None)
+        if array.dtype.kind not in "biuf":
+            many = f"{math.prod(leading)} pairs of goals" if leading else "one pair of goals"
+            got = type(values).__name__ if array.dtype.kind == "O" else array.dtype
+            raise EnvError(f"the environment's {self._name} gave {got} for {many}; it must give a number for each")
+        return array
+
+
+class LazyGoals:
+    """A goal environment's functions, looked for when somebody asks.
+
+    Args:
+        goals: They, or what finds them (or None).
+        here: here(what, function, *args) calls a function of the environment's and keeps an eye on it.
+    """
+
+    def __init__(
+        self, goals: GoalFunctions | Callable[[], GoalFunctions | None] | None, here: Callable[..., Any]
+    ) -> None:
+        self._goals, self._here = goals, here
+
+    @functools.cached_property
+    def found(self) -> GoalFunctions | None:
+        """The functions, whose calls are watched; None unless this is a goal environment."""
+        goals = self._here("construction", self._goals) if callable(self._goals) else self._goals
+        if goals is None:
+            return None
+        reward, terminated = goals
+        return GoalFunctions(
+            functools.partial(self._here, "compute_reward", reward),
+            terminated and functools.partial(self._here, "compute_terminated", terminated),
+        )

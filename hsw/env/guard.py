@@ -6,12 +6,13 @@ import contextlib
 import multiprocessing
 import time
 import warnings
+from collections.abc import Callable
 from multiprocessing.connection import wait
 from typing import Any
 
 from hsw.env.life import Life
 from hsw.env.place import env_error
-from hsw.errors import EnvError, EnvHangs
+from hsw.errors import EnvError, EnvHangs, HswError
 
 _LATER = 2.0  # seconds
 
@@ -30,7 +31,9 @@ class GuardedBackend:
         self._asynchronous = hasattr(backend, "processes")
         # Workers are waited for with a limit, and the one that hangs or died is named; the alarm is for a stop.
         self._life = Life(timeout + _LATER if timeout and self._asynchronous else timeout)
+        self._life_here = Life(timeout) if self._asynchronous else self._life
         self.num_envs = int(backend.num_envs)
+        self.resets = False  # the next step resets environments
 
     def reset(self, options: dict[str, Any] | None = None) -> Any:
         """Start every environment. Returns the observations."""
@@ -45,9 +48,22 @@ class GuardedBackend:
         """What a method of each environment returns."""
         return self._guarded("call", name, *args)
 
+    def here(self, what: str, function: Callable[..., Any], *args: Any) -> Any:
+        """What a function of an environment's returns that is called in this process, whatever the backend."""
+        self._life_here.open()
+        try:
+            with self._life_here.during(what, look=what == "construction"):
+                return function(*args)
+        except HswError:
+            raise
+        except Exception as error:
+            raise env_error(f"the environment's {what} raised", error) from error
+
     def render(self) -> Any:
         """A frame of each environment, or None where they render none."""
-        return self.backend.render() if getattr(self.backend, "render_mode", None) == "rgb_array" else None
+        if getattr(self.backend, "render_mode", None) != "rgb_array":
+            return None
+        return self._guarded("call", "render") if self._asynchronous else self._guarded("render")
 
     def close(self) -> None:
         """End the environments; a worker that does not answer is killed.
@@ -73,12 +89,14 @@ class GuardedBackend:
         with contextlib.suppress(AttributeError):
             self.backend.closed = True
         self._life.close()
+        if self._life_here is not self._life:
+            self._life_here.close()
         if broken:
             raise broken
 
     def _guarded(self, method: str, *args: Any, **kwargs: Any) -> Any:
         try:
-            with self._life.during(method):
+            with self._life.during(method, look=method != "step" or self.resets):
                 if self._asynchronous:
                     return self._ask_workers(method, *args, **kwargs)
                 return getattr(self.backend, method)(*args, **kwargs)

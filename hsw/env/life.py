@@ -18,6 +18,7 @@ import torch
 
 from hsw import deadline, ending
 from hsw.deadline import Deadline, Overdue
+from hsw.env.traces import Traces, restore_torch
 from hsw.errors import EnvError, EnvHangs, Interrupted
 
 _active: dict[int, threading.Thread] = vars(threading)["_active"]  # active_count takes a lock, twice in every row
@@ -54,10 +55,10 @@ class Life:
         self.timeout = timeout
         self.hung = False
         self.threads: list[threading.Thread] = []  # that they have started, and that would keep the process alive
-        self._what = ""
+        self._what, self._looks = "", True
         self._deadline = Deadline(timeout, "an environment", EnvError.exit_code)
         self._torch: tuple[Any, ...] = ()
-        self._process: tuple[Any, ...] | None = None
+        self._traces: Traces | None = None
         self._known: set[threading.Thread] = set()
 
     def open(self) -> None:
@@ -90,15 +91,15 @@ class Life:
         if self.hung:
             self._deadline.seconds = min(_LAST_WORD, self.timeout or _LAST_WORD)
 
-    def during(self, what: str) -> Life:
-        """What the body is; for the sentence."""
-        self._what = what
+    def during(self, what: str, look: bool = True) -> Life:
+        """What the body is, for the sentence; `look` for all that it may leave behind: that takes as long as a step."""
+        self._what, self._looks = what, look
         self._deadline.what = f"the environments' {what}"
         return self
 
     def __enter__(self) -> None:
         self._torch = torch.is_grad_enabled(), torch.get_default_dtype()
-        self._process = _process_state() if self._what != "step" else None
+        self._traces = Traces() if self._looks else None
         if len(_active) != len(self._known):
             self._known = set(threading.enumerate())
         self._deadline.__enter__()
@@ -112,9 +113,9 @@ class Life:
             self.threads += [thread for thread in begun if not thread.daemon]
         changed = ""
         if (torch.is_grad_enabled(), torch.get_default_dtype()) != self._torch:
-            changed = _restore_torch(*self._torch)
-        if self._process is not None:
-            changed = _restore_process(self._process) or changed
+            changed = restore_torch(*self._torch)
+        if self._traces is not None:
+            changed = self._traces.put_back() or changed
         if error is None and not changed:
             return
         if isinstance(error, Overdue):
@@ -151,59 +152,6 @@ def construction(timeout: float | None) -> Iterator[Life]:
 
 def _told(error: BaseException) -> str:
     return str(error) if isinstance(error, ExitCalled) else f"{type(error).__name__}: {error}".rstrip(": ")
-
-
-# -- what is left behind ----------------------------------------------------------------------------------------------
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
-
-
-_modes: list[torch.inference_mode] = []
-
-
-def _restore_torch(grad: bool, dtype: torch.dtype) -> str:
-    """Put torch back as it was. Returns what was not, in words."""
-    now = torch.is_grad_enabled(), torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    torch.set_grad_enabled(grad)
-    if now[0] == grad:
-        return f"torch.set_default_dtype({now[1]})"
-    if torch.is_inference_mode_enabled():
-        _modes.append(torch.inference_mode(False))  # it ends when nothing refers to it any more
-        _modes[-1].__enter__()
-        torch.set_grad_enabled(grad)
-        return "torch.inference_mode()"
-    return f"torch.set_grad_enabled({now[0]})"
-
-
-def _process_state() -> tuple[Any, ...]:
-    try:
-        folder = os.getcwd()
-    except OSError:  # it was deleted
-        folder = None
-    handlers = None
-    if threading.current_thread() is threading.main_thread():
-        handlers = tuple(signal.getsignal(signum) for signum in _SIGNALS)
-    return torch.get_default_device(), folder, handlers
-
-
-def _restore_process(before: tuple[Any, ...]) -> str:
-    now = _process_state()
-    if now == before:
-        return ""
-    device, folder, handlers = before
-    words = ""
-    if now[0] != device:
-        torch.set_default_device(device)
-        words = f"torch.set_default_device({str(now[0])!r})"
-    if now[1] != folder and folder is not None:
-        os.chdir(folder)
-        words = "another working folder"
-    for signum, handler, other in zip(_SIGNALS, handlers or (), now[2] or (), strict=True):
-        if handler != other and handler is not None:
-            signal.signal(signum, handler)
-            words = f"a handler of {signal.Signals(signum).name}"
-    return words
 
 
 class _Exit:

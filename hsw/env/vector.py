@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,9 +15,10 @@ from hsw.env.autoreset import in_next_step_mode
 from hsw.env.counts import Episode, EpisodeCounts, Step, differing, dtypes_of
 from hsw.env.finite import check_finite, check_rewards
 from hsw.env.frames import FrameStack
-from hsw.env.goals import GoalFunction, GoalFunctions
+from hsw.env.goals import GoalFunction, GoalFunctions, LazyGoals
 from hsw.env.history import RunningEpisodes
 from hsw.env.normalize import RewardNormalizer, RunningMoments, make_obs_normalizers, normalized_space, share
+from hsw.errors import EnvError
 from hsw.ranks import current
 from hsw.spaces import SpaceSpec, policy_space, tree_map
 from hsw.template import Array, Axis, Maybe, hold, space_template, template_of
@@ -73,7 +76,7 @@ class VectorEnv:
         self.training = training
         self._stateful = stateful
         self.remake: Callable[..., VectorEnv] | None = None  # remake(seed=...) builds it anew, in any process
-        self._goals = goals
+        self._goals = LazyGoals(goals, self._backend.here)
         self.clip_reward = clip_reward
         self.raw_observation_space, self.frame_stack = observation_space, frame_stack
         self._frames = FrameStack(observation_space, self.num_envs, frame_stack) if frame_stack > 1 else None
@@ -93,14 +96,16 @@ class VectorEnv:
 
         Goals and rewards are the environment's own: not normalised, not clipped.
         """
-        goals = self._find_goals()
-        return goals.compute_reward if goals else None
+        return self._goals.found and self._goals.found.compute_reward
 
     @property
     def compute_terminated(self) -> GoalFunction | None:
         """(achieved, desired, info) to terminateds, see GoalFunctions; None where the goal ends no episode."""
-        goals = self._find_goals()
-        return goals.compute_terminated if goals else None
+        return self._goals.found and self._goals.found.compute_terminated
+
+    def guarded(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A person's function, as one of the environments': with their time limit, its errors told as theirs."""
+        return partial(self._backend.here, name, function)
 
     def reset(self) -> Any:
         """Start every environment. Returns the first observations, [N, *shape] or a dict of them."""
@@ -131,7 +136,7 @@ class VectorEnv:
         terminateds, truncateds = terminateds & valid, truncateds & valid
         dones = terminateds | truncateds
         check_rewards(rewards, self._counts.lengths)
-        self._counts.add(rewards, dones, valid, truncateds, info)
+        self._backend.resets = self._counts.add(rewards, dones, valid, truncateds, info)
         if self.exact:
             self._running.remember(env_actions, valid)
         self._dones = dones
@@ -165,6 +170,13 @@ class VectorEnv:
     def close(self) -> None:
         """End the environments; a worker that does not answer is killed."""
         self._backend.close()
+
+    def abandon(self) -> None:
+        """Close after an error, which is what counts: what goes wrong now is a warning."""
+        try:
+            self.close()
+        except EnvError as error:
+            warnings.warn(str(error), stacklevel=2)
 
     def obs_statistics(self) -> dict[str, Any]:
         """The observation statistics, which an evaluation environment takes over."""
@@ -249,11 +261,6 @@ class VectorEnv:
         if different:
             return f"environment {different[0]} did not return to its observation; this resume is not exact"
         return None
-
-    def _find_goals(self) -> GoalFunctions | None:
-        if callable(self._goals):
-            self._goals = self._goals()
-        return self._goals
 
     # -- one row ----------------------------------------------------------------------------------------------------
 

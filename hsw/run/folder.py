@@ -13,6 +13,7 @@ from pathlib import Path
 
 from hsw.directory import Directory, Kind, LinkError
 from hsw.errors import ConfigError, ResourceError
+from hsw.run.guardian import started
 
 log = logging.getLogger("hsw")
 
@@ -89,7 +90,7 @@ class RunFolder:
 
     def _own_without_flock(self, error: OSError) -> None:
         """A file that only one process can make. It outlives its process, which therefore stands in it."""
-        me = f"{os.getpid()} on {socket.gethostname()}"
+        me = f"{os.getpid()} on {socket.gethostname()} since {started(os.getpid())}"
         for _ in range(2):
             try:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
@@ -99,8 +100,9 @@ class RunFolder:
                     raise ResourceError(f"cannot own the run folder {self.path}: {taken.strerror}") from taken
                 owner = self.directory.read(_OWNER, 1000).decode(errors="replace").strip()
                 if not _ended(owner):
+                    who = owner.partition(" since ")[0] or "unknown"
                     raise ConfigError(
-                        f"the run folder {self.path} is in use by process {owner or 'unknown'}; "
+                        f"the run folder {self.path} is in use by process {who}; "
                         f"if that has ended, delete {self.path / _OWNER}"
                     ) from None
                 self.directory.remove(_OWNER)
@@ -191,9 +193,20 @@ def _refuse_links_to_folders(directory: Directory) -> None:
             raise LinkError(f"{directory.path / name} is a link, and what is in a run folder must be its own")
 
 
+def owner_of(folder: Path) -> int | None:
+    """The process of this host that says that it owns a run folder."""
+    with contextlib.suppress(OSError, ValueError):
+        return int((folder / _LOCK).read_text())
+    with contextlib.suppress(OSError):
+        pid, _, host = (folder / _OWNER).read_text().partition(" since ")[0].partition(" on ")
+        return int(pid) if pid.isdecimal() and host == socket.gethostname() else None
+    return None
+
+
 def _ended(owner: str) -> bool:
-    """Whether a process, told as "<pid> on <host>", was of this host and is no more."""
-    pid, _, host = owner.partition(" on ")
+    """Whether a process, told as "<pid> on <host> since <start>", was of this host and is no more."""
+    who, _, since = owner.partition(" since ")
+    pid, _, host = who.partition(" on ")
     if host != socket.gethostname() or not pid.isdecimal():
         return False
     try:
@@ -202,4 +215,5 @@ def _ended(owner: str) -> bool:
         return True
     except (OSError, OverflowError):
         return False
-    return False
+    now = started(int(pid))
+    return bool(since and now and now != since)  # another has its id by now

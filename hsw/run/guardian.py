@@ -20,6 +20,7 @@ import re
 import select
 import signal
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,8 @@ class Watch:
         pid: Of the run's process.
         mark: That its children carry.
         signals: Where signals' numbers arrive, and what Python says of them.
-        news: Where lines of JSON arrive: where the run's status is, its last checkpoint; its end is the process's.
+        news: Where lines of JSON arrive: where the run's status is, its last checkpoint, folders that are to go with
+            it; its end is the process's.
         thread: Where the run's thread listens.
     """
 
@@ -65,6 +67,9 @@ class Watch:
         if not self.told.get("done"):
             end_family(self.mark)
             sweep_shared_memory()
+            for path in self.told.get("temporary", ()):
+                with contextlib.suppress(OSError):
+                    remove(Path(path))
 
     def _lives(self) -> bool:
         return os.getppid() == self.pid
@@ -174,25 +179,44 @@ def is_zombie(pid: int) -> bool:
     return True
 
 
-_SEGMENT = re.compile(r"(?:torch_|pym-|sem\.loky-|loky-|joblib_memmapping_folder_)(\d+)[-_].*")
+# The names that torch, multiprocessing and joblib give, with their owners' ids: nothing else is touched.
+_LEFT = re.compile(
+    r"torch_(?P<torch>\d+)_\d+_\d+|pym-(?P<pym>\d+)-[a-z0-9_]{8}|(?:sem\.)?loky-(?P<loky>\d+)-[a-z0-9_]{8}"
+    r"|joblib_memmapping_folder_(?P<joblib>\d+)_[0-9a-f]+_[0-9a-f]+"
+)
 
 
-def sweep_shared_memory(folder: Path = Path("/dev/shm")) -> list[str]:
-    """Delete what dead processes of this user left in shared memory. Returns the names."""
+def sweep_shared_memory(*folders: Path) -> list[str]:
+    """Delete what dead processes of this user left in shared memory, and joblib's in temporary files.
+
+    A process that has a dead one's id by now is taken for it, and what the dead one left stays.
+
+    Args:
+        folders: Where to look; by default where they are.
+
+    Returns:
+        The names.
+    """
     swept = []
-    with contextlib.suppress(OSError):
-        for path in folder.iterdir():
-            owner = _SEGMENT.fullmatch(path.name)
-            with contextlib.suppress(OSError):
-                if owner and not started(int(owner[1])) and path.lstat().st_uid == os.getuid():
-                    if path.is_dir() and not path.is_symlink():
-                        for part in path.iterdir():
-                            part.unlink()
-                        path.rmdir()
-                    else:
-                        path.unlink()
-                    swept.append(path.name)
+    for folder in folders or (Path("/dev/shm"), Path(tempfile.gettempdir())):
+        with contextlib.suppress(OSError):
+            for path in list(folder.iterdir()):
+                match = _LEFT.fullmatch(path.name)
+                with contextlib.suppress(OSError):
+                    if match and not started(int(match[match.lastgroup or 0])) and path.lstat().st_uid == os.getuid():
+                        remove(path)
+                        swept.append(path.name)
     return swept
+
+
+def remove(path: Path) -> None:
+    """Delete a file, or a folder of files."""
+    if path.is_dir() and not path.is_symlink():
+        for part in path.iterdir():
+            part.unlink()
+        path.rmdir()
+    else:
+        path.unlink()
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from typing import Any
 from hsw import deadline, ending
 from hsw.errors import ConfigError, EnvError
 from hsw.run import guardian
-from hsw.run.folder import RunFolder
+from hsw.run.folder import RunFolder, owner_of
 from hsw.run.status import JobOutcome, write_status
 
 log = logging.getLogger("hsw")
@@ -39,7 +39,7 @@ class Guardian:
         self._listen = listen
         os.set_blocking(self._signals, False)
         places = [str(end) for end in (signals, news, thread)]
-        kept = {name: os.environ[name] for name in ("LD_LIBRARY_PATH", "PATH") if name in os.environ}
+        kept = {name: os.environ[name] for name in ("LD_LIBRARY_PATH", "PATH", "TMPDIR") if name in os.environ}
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-S", guardian.__file__, str(self.pid), mark, *places],
@@ -150,7 +150,7 @@ def own_folder(path: Path) -> RunFolder:
     try:
         return RunFolder(path)
     except ConfigError:
-        owner = _owner_of(path)
+        owner = owner_of(path)
         if owner is None:
             raise
         alive = bool(guardian.started(owner)) and not guardian.is_zombie(owner)
@@ -165,13 +165,6 @@ def own_folder(path: Path) -> RunFolder:
             if time.monotonic() > end:
                 raise
             time.sleep(0.1)
-
-
-def _owner_of(folder: Path) -> int | None:
-    """The process that says that it owns a run folder."""
-    with contextlib.suppress(OSError, ValueError):
-        return int((folder / "run.lock").read_text())
-    return None
 
 
 class LastWords:

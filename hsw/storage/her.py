@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 
 from hsw.bounds import Range
-from hsw.errors import ConfigError
+from hsw.errors import ConfigError, EnvError
 from hsw.spaces import SpaceLike
 from hsw.storage.records import Field
 from hsw.storage.replay import ReplayStorage
@@ -87,13 +87,15 @@ class HerReplayStorage(ReplayStorage):
 
         Raises:
             ConfigError: If there is no reward function, or the environment changes its rewards.
+        EnvError: If the environment fails when it is asked for them; also from what draws a batch, if they do.
         """
         if getattr(env, "clip_reward", None) is not None:
             raise ConfigError("env.clip_reward would clip the rewards of real goals only; set it to null")
-        if self.reward_fn is None:
-            self.reward_fn = env.compute_reward
-        if self.terminated_fn is None:
-            self.terminated_fn = env.compute_terminated
+        guarded = getattr(env, "guarded", lambda name, function: function)  # an environment's own are that already
+        self.reward_fn = guarded("reward_fn", self.reward_fn) if self.reward_fn else env.compute_reward
+        self.terminated_fn = (
+            guarded("terminated_fn", self.terminated_fn) if self.terminated_fn else env.compute_terminated
+        )
         self._check_reward_fn()
 
     def _check_reward_fn(self) -> None:
@@ -240,6 +242,11 @@ def _one_each(name: str, values: Any, size: int) -> np.ndarray:
     array = np.asarray(values)
     if array.size != size:
         raise ConfigError(f"{name} gave {array.shape} for {size} transitions; it must give one value for each")
+    if array.dtype.kind not in "biuf":
+        raise EnvError(f"{name} gave {array.dtype} for {size} transitions; it must give one number for each")
+    if not np.isfinite(array.astype(np.float32, copy=False)).all():
+        bad = array.reshape(-1)[~np.isfinite(array.reshape(-1).astype(np.float32))][0]
+        raise EnvError(f"{name} gave {bad} for a transition under another goal; rewards must be finite")
     return array.reshape(-1)
 
 

@@ -7,6 +7,7 @@ import itertools
 import os
 import shutil
 import signal
+import sys
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -28,9 +29,9 @@ from hsw.errors import ConfigError, Interrupted, ResourceError, SweepError
 from hsw.output import printable
 from hsw.run.folder import write_whole
 from hsw.run.paste import hydra_quoted
-from hsw.run.status import JobOutcome
+from hsw.run.status import JobOutcome, stored_status
 from hsw.run.watched import guarded
-from hsw.sweep.mailbox import VARIABLE, Mailbox
+from hsw.sweep.mailbox import DIED, VARIABLE, Mailbox
 from hsw.sweep.table import as_csv, as_text
 
 
@@ -67,6 +68,8 @@ class Sweep:
     def close(self) -> None:
         for signum, handler in self._previous.items():
             signal.signal(signum, handler)
+        if self.mailbox.stopped():
+            _end_idle_workers()
         self.mailbox.delete()
         Mailbox.own = None
         self._guarded.close()
@@ -78,6 +81,11 @@ class Sweep:
         silent = iter([job for job in self.jobs if job not in named])  # a shuffled sweep runs them in another order
         for outcome in told:
             outcome.job = outcome.job or next(silent, None)
+            if outcome.job and outcome.note == DIED:  # or was ended, and then its status says why
+                last = stored_status(self.folder / outcome.job)
+                if last.get("status") in ("interrupted", "failed"):
+                    outcome.status, outcome.exit_code = last["status"], last.get("exit_code")
+                    outcome.note, outcome.steps = last.get("error"), last.get("steps")
         return told
 
     def conclude(self, error: BaseException | None) -> None:
@@ -154,6 +162,8 @@ def _begin(config: DictConfig) -> None:
     if unusable:
         raise ResourceError(f"cannot write into {', '.join(unusable)} in {folder}; move it away")
     _current = Sweep(folder, names, local="Slurm" not in config.hydra.launcher._target_)
+    if "joblib" in config.hydra.launcher._target_.lower():
+        _start_tracker()
     quoted = ",".join(hydra_quoted(key) for key in unnamed)
     with read_write(config.hydra), open_dict(config.hydra):  # every job is composed with these, in whatever process
         config.hydra.overrides.hydra += [
@@ -161,6 +171,26 @@ def _begin(config: DictConfig) -> None:
             f"hydra.sweep.dir={hydra_quoted(str(folder))}",  # whatever of it a job varies
             f"+hydra.job.env_set.{VARIABLE}={hydra_quoted(str(_current.mailbox.folder))}",
         ]
+
+
+def _start_tracker() -> None:
+    """joblib's tracker of semaphores, deaf to the end of the terminal, as it is to SIGINT and SIGTERM."""
+    from joblib.externals.loky.backend import resource_tracker
+
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _end_idle_workers() -> None:
+    """joblib's have nothing left to do, and take the longer to end the busier the machine is."""
+    loky = sys.modules.get("joblib.externals.loky.reusable_executor")
+    workers = getattr(getattr(loky, "_executor", None), "_processes", None) or {}
+    for pid in list(workers):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def jobs_of(overrides: Iterable[Override]) -> list[list[str]]:

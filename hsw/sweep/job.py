@@ -83,21 +83,39 @@ def stoppable() -> Iterator[None]:
 
     def handle(signum: int, frame: FrameType | None) -> None:
         deadline.heard(signum)
+        if _late is not None:
+            _late.append(signum)
+            return
         for other in asked:  # a terminal's, and then the sweep's own
             signal.signal(other, signal.SIG_IGN)
         signum = signal.SIGTERM if signum == signal.SIGHUP else signum
         deadline.hurry(128 + signum)  # an environment may take the Interrupted for one of its own errors
         raise Interrupted(f"stopped by signal {signum} before training", signum)
 
+    global _late
+    _late = None
     previous = {signum: signal.signal(signum, handle) for signum in asked}
     try:
         yield
     finally:
         deadline.no_hurry()
+        late = _late
+        _late = None
         for signum, handler in previous.items():
             # In a worker, SIGTERM waits until the row is written; and Ctrl-C, which also reaches workers that are idle,
             # is for the sweep to handle.
             signal.signal(signum, signal.SIG_IGN if in_sweep() and _is_worker() else handler)
+        if late and Mailbox.own:  # the job is done, and the sweep is not
+            os.kill(os.getpid(), late[0])
+
+
+_late: list[int] | None = None  # signals that came when there was nothing left to stop
+
+
+def settled() -> None:
+    """How the run went is certain: a signal that comes now changes nothing, or its status and its code would differ."""
+    global _late
+    _late = []
 
 
 def _is_worker() -> bool:

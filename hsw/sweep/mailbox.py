@@ -18,6 +18,7 @@ from hsw.errors import ResourceError
 from hsw.run.status import JobOutcome, write_json
 
 VARIABLE = "HSW_SWEEP_NOTES"
+DIED = "its process died"
 
 
 class Mailbox:
@@ -99,7 +100,7 @@ class Mailbox:
         if pid is not None and _alive(pid):
             return JobOutcome("running", note=f"in process {pid}")
         if began.exists():
-            return JobOutcome("failed", 5, note="its process died")
+            return JobOutcome("failed", 5, note=DIED)
         return JobOutcome("not started")
 
 

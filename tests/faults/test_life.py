@@ -8,8 +8,10 @@ import json
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -101,6 +103,7 @@ def test_an_environment_that_ends_the_process_is_told(what: str, where: str) -> 
         ("inference", "inference_mode"),
         ("meta_device", "device"),
         ("chdir", "folder"),
+        ("umask", "os.umask(0o777)"),
         ("handler", "SIGTERM"),
     ],
 )
@@ -108,6 +111,49 @@ def test_what_an_environment_leaves_behind_is_put_back_and_told(what: str, words
     if where != "step" or what in ("no_grad", "float64", "inference"):  # the others are looked at between episodes
         with accused(words):
             live(what, where)
+
+
+def test_what_a_later_episodes_reset_leaves_behind_is_told() -> None:
+    env = make_env("tests.faults.culprits:Culprit-v0", "sync", 2, {"what": "chdir", "where": "reset", "late": 3})
+    with accused("folder"), contextlib.closing(env):
+        env.reset()
+        for _ in range(20):
+            env.step(np.zeros(2, np.int64))
+
+
+@pytest.mark.parametrize("where", ["build", "reset", "close"])
+@pytest.mark.parametrize("what", culprits.QUIET)
+def test_what_an_environment_changes_without_meaning_harm_is_put_back(what: str, where: str, monkeypatch: Any) -> None:
+    monkeypatch.setenv("HSW_TEST", "1")
+    monkeypatch.setattr(os, "environ", os.environ)
+    options = np.get_printoptions(), torch._tensor_str.PRINT_OPTS
+    before, others = quiet_state(), dict(os.environ)
+    try:
+        live(what, where, timeout=30.0)
+        assert quiet_state() == before
+    finally:
+        os.environ.update(others)
+        np.set_printoptions(**options[0])
+        torch._tensor_str.PRINT_OPTS = options[1]
+
+
+def quiet_state() -> tuple[Any, ...]:
+    strict = [entry for entry in warnings.filters if entry[0] == "error"]
+    return torch.initial_seed(), strict, np.geterr(), torch.get_num_threads(), os.environ["HSW_TEST"], sys.stdout
+
+
+def test_an_environment_that_seeds_torch_does_not_choose_the_policys_actions() -> None:
+    """What is drawn around a reset that seeds torch is what is drawn around one that does not."""
+    drawn = []
+    for what in ("nothing", "seed_torch"):
+        torch.manual_seed(3)
+        env = make_env("tests.faults.culprits:Culprit-v0", "sync", 1, {"what": what, "where": "reset"})
+        with contextlib.closing(env):
+            env.reset()
+            numbers = [float(torch.rand(())) for _ in range(12) if env.step(np.zeros(1, np.int64)) is not None]
+        drawn.append(numbers)
+    assert drawn[0] == drawn[1]
+    assert len(set(drawn[0])) == 12
 
 
 def test_gradients_that_an_environment_enables_while_it_is_acted_in_are_told() -> None:

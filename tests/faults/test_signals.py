@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -18,6 +19,8 @@ from tests.runs import (
     differences,
     finish,
     newest,
+    patience,
+    rows,
     run_dir,
     session_members,
     start,
@@ -129,3 +132,51 @@ def test_workers_do_not_outlive_a_killed_trainer(tmp_path: Path) -> None:
     os.kill(process.pid, signal.SIGKILL)
     assert finish(process).code == -signal.SIGKILL
     assert newest(folder)["step"] >= 20
+
+
+@pytest.mark.parametrize("recipe", ["ppo", pytest.param("impala", marks=pytest.mark.slow)])
+def test_durations_do_not_follow_a_clock_that_is_set_back(recipe: str, tmp_path: Path, monkeypatch: Any) -> None:
+    clock, calls = time.time, itertools.count(1)
+    monkeypatch.setattr(time, "time", lambda: clock() - 86_400 * next(calls))  # a day with every look
+    begin = time.monotonic()
+    result = call(*tiny_run(recipe), "quiet=false", "eval_interval=64", "checkpoint_interval=40", run_dir(tmp_path))
+    longest = time.monotonic() - begin
+    assert result.code == 0, result.err
+    logged = rows(tmp_path)
+    times = [row["time"] for row in logged]
+    assert times == sorted(times)
+    speeds = [value for row in logged for key, value in row.items() if key.startswith("speed/")]
+    assert len(speeds) >= 4
+    told = json.loads((tmp_path / "status.json").read_bytes())["seconds"]
+    assert all(0 <= seconds <= longest for seconds in (*times, told))
+    assert all(speed >= 0 for speed in speeds)
+    again = call(f"resume={tmp_path}", "num_train_steps=200")
+    assert again.code == 0, again.err
+    assert [row["time"] for row in rows(tmp_path)] == sorted(row["time"] for row in rows(tmp_path))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["basic", "joblib"])
+def test_a_hangup_stops_a_sweep_as_sigterm_does(launcher: str, tmp_path: Path) -> None:
+    sweep = ("--multirun", *TINY, "seed=1,2,3", f"hydra/launcher={launcher}", f"hydra.sweep.dir={tmp_path}")
+    process = start(*sweep, "num_train_steps=1000000", "checkpoint_interval=200")
+    wait_for(lambda: process.poll() is not None or list(tmp_path.glob("*/checkpoints/*/manifest.json")))
+    begin = time.monotonic()
+    os.killpg(process.pid, signal.SIGHUP)  # as a terminal that closes does
+    result = finish(process)
+    assert time.monotonic() - begin < patience(10)
+    assert result.refused(143, "the sweep was stopped by signal 15", "the same command goes on")
+    for folder in tmp_path.glob("seed-*"):
+        if (folder / "status.json").exists():
+            told = json.loads((folder / "status.json").read_bytes())
+            assert (told["status"], told["exit_code"]) == ("interrupted", 143), told
+
+
+@pytest.mark.slow
+def test_a_sweep_under_nohup_takes_no_notice_of_a_hangup(tmp_path: Path) -> None:
+    program = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN); import hsw.train; hsw.train.cli()"
+    sweep = ("--multirun", *TINY, "seed=1,2", f"hydra.sweep.dir={tmp_path}", "num_train_steps=3000")
+    process = start(*sweep, "checkpoint_interval=200", program=("-c", program))
+    wait_for(lambda: process.poll() is not None or list(tmp_path.glob("*/checkpoints/*/manifest.json")))
+    os.killpg(process.pid, signal.SIGHUP)
+    assert finish(process).code == 0

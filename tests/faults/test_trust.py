@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import shlex
 import shutil
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -232,26 +234,66 @@ def test_a_run_that_lost_its_folder_ends_with_6_and_says_so(
     assert len(saved) == 1
 
 
-def test_without_flock_a_file_keeps_others_out(tmp_path: Path, monkeypatch: Any, caplog: Any) -> None:
-    def no_locks(*args: Any) -> None:
-        raise OSError(37, "No locks available")
+LOCKLESS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, errno.EIO)
 
-    monkeypatch.setattr(fcntl, "flock", no_locks)
+
+@pytest.fixture
+def lockless(monkeypatch: Any) -> Callable[[int], None]:
+    """What takes flock away, as some file systems do, with an error number."""
+
+    def take(number: int) -> None:
+        def no_locks(*args: Any) -> None:
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(fcntl, "flock", no_locks)
+
+    return take
+
+
+@pytest.mark.parametrize("number", LOCKLESS)
+def test_without_flock_a_file_keeps_others_out(number: int, lockless: Any, tmp_path: Path, caplog: Any) -> None:
+    lockless(number)
     first = RunFolder(tmp_path)
-    assert "No locks available" in caplog.text
-    with pytest.raises(ConfigError, match=f"in use by process {os.getpid()}"):
+    assert os.strerror(number) in caplog.text
+    with pytest.raises(ConfigError, match=f"in use by process {os.getpid()} on "):
         RunFolder(tmp_path)
     first.check()
     first.close()
+    assert not (tmp_path / "run.owner").exists()
     second = RunFolder(tmp_path)
     (tmp_path / "run.owner").unlink()
     with pytest.raises(FolderLostError):
         second.check()
     second.close()
-    import socket
 
-    (tmp_path / "run.owner").write_text(f"{2**22 + 1} on {socket.gethostname()}")  # of a process that has ended
+
+@pytest.mark.parametrize(("pid", "since"), [(2**22 + 1, ""), (2**22 + 1, " since 5"), (os.getpid(), " since 5")])
+def test_without_flock_an_owner_that_has_ended_leaves_the_folder_free(
+    pid: int, since: str, lockless: Any, tmp_path: Path
+) -> None:
+    lockless(errno.ENOLCK)
+    (tmp_path / "run.owner").write_text(f"{pid} on {socket.gethostname()}{since}")  # also where another has its id
     RunFolder(tmp_path).close()
+
+
+@pytest.mark.parametrize(
+    "owner", ["", "7", "x on y", f"{2**22 + 1} on another-host", f"{os.getpid()} on {socket.gethostname()}"]
+)
+def test_without_flock_an_owner_of_whom_nothing_is_known_is_left_alone(
+    owner: str, lockless: Any, tmp_path: Path
+) -> None:
+    lockless(errno.ENOLCK)
+    (tmp_path / "run.owner").write_text(owner)
+    with pytest.raises(ConfigError, match=r"if that has ended, delete .*run\.owner"):
+        RunFolder(tmp_path)
+
+
+def test_a_run_on_a_file_system_without_flock_ends_well_and_resumes(lockless: Any, tmp_path: Path) -> None:
+    lockless(errno.ENOTSUP)
+    first = call(*TINY, "num_train_steps=32", run_dir(tmp_path / "run"))
+    assert first.code == 0, first.err
+    assert "cannot be locked" in first.out + (tmp_path / "run" / "train.log").read_text()
+    assert call(f"resume={tmp_path / 'run'}", "num_train_steps=64").code == 0
 
 
 # -- the manifest ----------------------------------------------------------------------------------------------------
@@ -472,7 +514,26 @@ def test_a_run_does_not_begin_in_the_folder_of_another(ppo_run: Path) -> None:
     assert call(*TINY, "seed=7", run_dir(ppo_run)).refused(2, "holds a run already")
 
 
-ODD = ("a=b", "a,b", "a[b]", "it's", "~a", "a b", 'a"b', "\u00e9\u65e5", "${a}", "a$b", "-a", "a\\b", "#a", "a;b&c")
+ODD = (
+    "a=b",
+    "a,b",
+    "a[b]",
+    "it's",
+    "~a",
+    "a b",
+    'a"b',
+    "\u00e9\u65e5",
+    "${a}",
+    "a$b",
+    "-a",
+    "a\\b",
+    "#a",
+    "a;b&c",
+    "a\\",
+    "a\nb",
+    " a ",
+    "+a",
+)
 
 
 @pytest.mark.parametrize("name", ODD)
@@ -491,7 +552,7 @@ def test_a_folder_may_have_any_name_and_what_is_printed_can_be_pasted(name: str,
     assert evaluated.code == 0, evaluated.err
 
 
-@pytest.mark.parametrize("name", ["a=b", "a,b", "a[b]", "it's", "~a", "\u00e9", "a b"])
+@pytest.mark.parametrize("name", ["a=b", "a,b", "a[b]", "it's", "~a", "\u00e9", "a b", "a\\", "a\nb", "null", "{a: 1}"])
 def test_a_run_may_begin_in_a_folder_of_any_name(name: str, tmp_path: Path) -> None:
     result = call(*TINY, "num_train_steps=32", run_dir(tmp_path / name))
     assert result.code == 0, result.err
