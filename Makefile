@@ -67,8 +67,8 @@ extras: ## Resolve every extra as in a fresh environment with constraints.txt, i
 	done
 
 lint: $(VENV)/.dev ## ruff and mypy.
-	$(BIN)/ruff check hsw tests benchmarks
-	$(BIN)/ruff format --check hsw tests benchmarks
+	$(BIN)/ruff check hsw hydra_plugins tests benchmarks
+	$(BIN)/ruff format --check hsw hydra_plugins tests benchmarks
 	$(BIN)/mypy
 
 slow: $(VENV)/.dev ## Tests that train to a score; their last results stand in the README.

@@ -38,6 +38,7 @@ from hsw.run.trace import log_error
 from hsw.sweep.callback import reporting
 from hsw.sweep.gate import forget
 from hsw.sweep.job import in_sweep, run_job, stoppable
+from hsw.sweep.mailbox import NUMBER
 
 if TYPE_CHECKING:
     from hsw.run.folder import RunFolder
@@ -55,10 +56,15 @@ def _hydra_main(config: DictConfig) -> None:
     folder = Path(config.resume or hydra_config.runtime.output_dir)
     if in_sweep():
         named = any(override.startswith("threads=") for override in hydra_config.overrides.task)
-        if "joblib" in hydra_config.launcher._target_:
-            multiprocessing.set_start_method("spawn", force=True)  # joblib's own is unknown to a job's processes
+        launcher = hydra_config.launcher._target_.lower()
+        if (
+            "joblib" in launcher or "ray" in launcher
+        ):  # joblib's own is unknown to a job's processes, and Ray has threads
+            multiprocessing.set_start_method("spawn", force=True)
+        if "joblib" in launcher:
             config.threads = config.threads if named else 1  # there are as many jobs as cores
-        run_job(lambda: run_in_folder(config, folder, job=True), folder.name, hydra_config.job.num, config.fail_fast)
+        number = int(os.environ.get(NUMBER, hydra_config.job.num))
+        run_job(lambda: run_in_folder(config, folder, job=True), folder.name, number, config.fail_fast)
         return
     try:
         with stoppable():

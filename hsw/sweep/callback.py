@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import itertools
 import os
 import shutil
@@ -143,6 +144,7 @@ def _begin(config: DictConfig) -> None:
         raise ConfigError("a sweep is of one study, because a study says itself what to sweep; run one after another")
     if values.get("resume", set()) - {"resume=null"}:
         raise ConfigError("a sweep resumes its own jobs; leave resume out")
+    _refuse_absent(config.hydra.launcher._target_)
     if "Slurm" in config.hydra.launcher._target_ and not shutil.which("srun"):
         raise ConfigError(
             "there is no SLURM here (no srun); hydra/launcher=submitit_local does the same on this machine"
@@ -161,6 +163,21 @@ def _begin(config: DictConfig) -> None:
             f"hydra.sweep.dir={hydra_quoted(str(folder))}",  # whatever of it a job varies
             f"+hydra.job.env_set.{VARIABLE}={hydra_quoted(str(_current.mailbox.folder))}",
         ]
+
+
+def _refuse_absent(launcher: str) -> None:
+    """Refuse a launcher for which something is not installed.
+
+    Raises:
+        ConfigError: Naming the extra.
+    """
+    needed, extra = ("ray", "ray") if launcher.endswith(".RayLauncher") else (launcher.rpartition(".")[0], "sweep")
+    try:
+        absent = importlib.util.find_spec(needed) is None
+    except ModuleNotFoundError:
+        absent = True
+    if absent:
+        raise ConfigError(f"{launcher.rpartition('.')[2]} needs what is not installed: pip install 'hsw[{extra}]'")
 
 
 def jobs_of(overrides: Iterable[Override]) -> list[list[str]]:

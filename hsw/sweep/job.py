@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -53,7 +54,10 @@ def run_job(run: Callable[[], JobOutcome], name: str, number: int, fail_fast: bo
         signum = getattr(stop, "exit_code", 130) - 128
         handler = signal.getsignal(signal.SIGUSR2)
         if signum == signal.SIGUSR2 and callable(handler):
-            handler(signum, None)  # submitit's: queues the job again and ends this process
+            try:
+                handler(signum, None)  # submitit's: queues the job again and ends this process
+            except Exception as error:  # it was queued often enough
+                outcome.note = str(error)
         if Mailbox.own:  # it was this process that was asked to stop, not one worker of many
             mailbox.stop(signum)
     elif stop is not None:
@@ -68,6 +72,9 @@ def run_job(run: Callable[[], JobOutcome], name: str, number: int, fail_fast: bo
     mailbox.end(number, outcome)
     if _is_worker():
         signal.signal(signal.SIGTERM, before)
+    asked = getattr(stop, "exit_code", 0) == 128 + signal.SIGTERM
+    if asked and mailbox.stopped() is None and os.environ.get("SUBMITIT_EXECUTOR") == "slurm":
+        sys.exit(128 + signal.SIGTERM)  # not by the sweep: SLURM cancels the job, or queues it again. No result, then
 
 
 @contextlib.contextmanager
@@ -80,16 +87,17 @@ def stoppable() -> Iterator[None]:
     asked = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup's
         asked.append(signal.SIGHUP)
+    cluster = [signal.SIGUSR2] if callable(signal.getsignal(signal.SIGUSR2)) else []  # before it queues a job again
 
     def handle(signum: int, frame: FrameType | None) -> None:
         deadline.heard(signum)
-        for other in asked:  # a terminal's, and then the sweep's own
+        for other in (*asked, *cluster):  # a terminal's, and then the sweep's own
             signal.signal(other, signal.SIG_IGN)
         signum = signal.SIGTERM if signum == signal.SIGHUP else signum
         deadline.hurry(128 + signum)  # an environment may take the Interrupted for one of its own errors
         raise Interrupted(f"stopped by signal {signum} before training", signum)
 
-    previous = {signum: signal.signal(signum, handle) for signum in asked}
+    previous = {signum: signal.signal(signum, handle) for signum in (*asked, *cluster)}
     try:
         yield
     finally:
@@ -97,7 +105,8 @@ def stoppable() -> Iterator[None]:
         for signum, handler in previous.items():
             # In a worker, SIGTERM waits until the row is written; and Ctrl-C, which also reaches workers that are idle,
             # is for the sweep to handle.
-            signal.signal(signum, signal.SIG_IGN if in_sweep() and _is_worker() else handler)
+            ignored = in_sweep() and _is_worker() and signum not in cluster
+            signal.signal(signum, signal.SIG_IGN if ignored else handler)
 
 
 def _is_worker() -> bool:

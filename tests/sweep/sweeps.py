@@ -1,0 +1,59 @@
+"""Sweeps for tests: eight jobs of some seconds, and what they leave."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+from hsw.run.checkpoint import list_checkpoints
+from tests.runs import TINY, differences, newest, wait_for, without_times
+
+LONG = (*TINY, "storage.num_steps=64", "num_train_steps=12000", "checkpoint_interval=2000")
+EIGHT = (*LONG, "seed=1,2,3,4,5,6,7,8")
+
+
+def sweep_dir(folder: Path) -> str:
+    return f"hydra.sweep.dir={folder}"
+
+
+def table(folder: Path) -> list[dict[str, str]]:
+    """jobs.csv without its times."""
+    with (folder / "jobs.csv").open() as file:
+        return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
+
+
+def assert_same_sweep(whole: Path, parts: Path) -> None:
+    """The table, the metrics and the networks, to the last bit."""
+    assert table(whole) == table(parts)
+    for row in table(whole):
+        assert differences(newest(whole / row["job"])["policy"], newest(parts / row["job"])["policy"]) == []
+        assert without_times(whole / row["job"]) == without_times(parts / row["job"])
+
+
+def saved(folder: Path) -> list[str]:
+    """Jobs with a checkpoint that are not done."""
+    jobs = [path for path in folder.glob("seed-*") if (path / "checkpoints").is_dir()]
+    return [path.name for path in jobs if list_checkpoints(path / "checkpoints") and not _done(path)]
+
+
+def _done(folder: Path) -> bool:
+    path = folder / "status.json"
+    return path.exists() and '"done"' in path.read_text()
+
+
+def done(folder: Path) -> int:
+    return sum(_done(path) for path in folder.glob("seed-*"))
+
+
+def pids(folder: Path) -> list[int]:
+    """Processes that jobs run in."""
+    return [
+        int(text.split()[1]) for path in folder.glob(".notes*/*.pid") if len((text := path.read_text()).split()) > 1
+    ]
+
+
+def half_way(process: Any, folder: Path, count: int = 3) -> None:
+    """Wait until some jobs are done, and others have something to go on from."""
+    wait_for(lambda: process.poll() is not None or (done(folder) >= count and saved(folder)), 300)
+    assert process.poll() is None, process.communicate()
