@@ -155,6 +155,8 @@ def _begin(config: DictConfig) -> None:
     unusable = [name for name in dict.fromkeys(names) if not _usable(folder / name)]
     if unusable:
         raise ResourceError(f"cannot write into {', '.join(unusable)} in {folder}; move it away")
+    if "Slurm" in config.hydra.launcher._target_:
+        _let_slurm_queue_again(config.hydra)
     _current = Sweep(folder, names, local="Slurm" not in config.hydra.launcher._target_)
     quoted = ",".join(hydra_quoted(key) for key in unnamed)
     with read_write(config.hydra), open_dict(config.hydra):  # every job is composed with these, in whatever process
@@ -178,6 +180,15 @@ def _refuse_absent(launcher: str) -> None:
         absent = True
     if absent:
         raise ConfigError(f"{launcher.rpartition('.')[2]} needs what is not installed: pip install 'hsw[{extra}]'")
+
+
+def _let_slurm_queue_again(hydra: DictConfig) -> None:
+    """Jobs resume, so what submitit has switched off for those that do not is on, unless the command line says more."""
+    given = {override.lstrip("+").partition("=")[0] for override in hydra.overrides.hydra}
+    with read_write(hydra), open_dict(hydra):
+        for key, value in (("max_num_timeout", 100), ("additional_parameters.requeue", True)):
+            if not given & {f"hydra.launcher.{key}", f"hydra.launcher.{key.partition('.')[0]}"}:
+                OmegaConf.update(hydra.launcher, key, value)
 
 
 def jobs_of(overrides: Iterable[Override]) -> list[list[str]]:

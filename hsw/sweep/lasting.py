@@ -15,6 +15,8 @@ from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
 
 from hsw.run.status import JobOutcome
 from hsw.sweep.mailbox import NUMBER, Mailbox
@@ -23,7 +25,7 @@ TRIES = 3  # of a job
 log = logging.getLogger("hsw")
 
 
-class LastingLauncher:
+class LastingLauncher(Launcher):
     """A launcher, and what the sweep's mailbox knows of its jobs.
 
     A process that dies may take others with it (joblib kills all of its own). So a job has its last try by itself: what
@@ -35,6 +37,10 @@ class LastingLauncher:
 
     def __init__(self, launcher: Launcher) -> None:
         self._launcher = launcher
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """As of any launcher."""
+        self._launcher.setup(hydra_context=hydra_context, task_function=task_function, config=config)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """As of any launcher."""

@@ -4,12 +4,71 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+from collections.abc import Iterator
+from concurrent.futures import BrokenExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
 
+from hsw.run.status import JobOutcome
+from hsw.sweep.lasting import LastingLauncher
+from hsw.sweep.mailbox import Mailbox
 from tests.runs import TINY, finish, start
 from tests.sweep.sweeps import EIGHT, assert_same_sweep, half_way, pids, sweep_dir, table
+
+
+class Fragile(Launcher):
+    """Loses its processes as joblib's does: when one job dies, all that run die with it, and the others never begin.
+
+    Args:
+        deadly: Jobs that kill their process.
+    """
+
+    def __init__(self, mailbox: Mailbox, deadly: set[int]) -> None:
+        self.mailbox, self.deadly = mailbox, deadly
+        self.batches: list[list[int]] = []
+
+    def setup(self, **_: Any) -> None: ...
+
+    def launch(self, job_overrides: Any, initial_job_idx: int) -> list[JobReturn]:
+        numbers = [int(job[0].partition("=")[2]) for job in job_overrides]
+        self.batches.append(numbers)
+        for place in range(0, len(numbers), 2):
+            pair = numbers[place : place + 2]
+            for number in pair:
+                (self.mailbox.folder / f"{number}.pid").write_text(f"{socket.gethostname()} 999999999")
+            if self.deadly.intersection(pair):
+                raise BrokenExecutor("a worker is gone")
+            for number in pair:
+                self.mailbox.end(number, JobOutcome("done"))
+        return []
+
+
+@pytest.fixture
+def mailbox(tmp_path: Path) -> Iterator[Mailbox]:
+    Mailbox.own = Mailbox.create(tmp_path)
+    yield Mailbox.own
+    Mailbox.own = None
+
+
+def test_a_deadly_job_fails_and_takes_no_other_with_it(mailbox: Mailbox) -> None:
+    launcher = Fragile(mailbox, {1})
+    LastingLauncher(launcher).launch([[f"seed={number}"] for number in range(6)], 0)
+    assert launcher.batches == [[0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 5], [2, 3, 4, 5], [0], [1]]
+    assert [mailbox.outcome(number).status for number in range(6)] == ["done", "failed", *["done"] * 4]
+    assert (mailbox.outcome(1).exit_code, mailbox.outcome(1).note) == (5, "its process died 3 times")
+
+
+def test_nothing_is_launched_again_after_a_stop(mailbox: Mailbox) -> None:
+    launcher = Fragile(mailbox, {0})
+    mailbox.stop(15)
+    LastingLauncher(launcher).launch([["seed=0"], ["seed=1"]], 0)
+    assert launcher.batches == [[0, 1]]
+
 
 JOBLIB = ("--multirun", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
 

@@ -8,12 +8,18 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
+import hydra
 import pytest
+from hydra.core.config_store import ConfigStore
 
+from hsw.config.files import conf_folder
+from hsw.config.hydra_versions import VERSION_BASE
 from hsw.sweep.ray_jobs import run_there
+from hydra_plugins.hsw_sweep import RayLauncher
 from tests.runs import TINY, call, differences, finish, newest, start, wait_for
 from tests.sweep.sweeps import EIGHT, LONG, assert_same_sweep, done, half_way, pids, saved, sweep_dir, table
 
@@ -155,3 +161,19 @@ def test_a_node_that_does_not_see_the_folder_is_told(tmp_path: Path) -> None:
     assert told is not None
     assert f"does not see {tmp_path}" in told
     assert "hydra.sweep.dir=<folder>" in told
+
+
+@pytest.mark.skipif("version_base" in VERSION_BASE, reason="with Hydra 1.3 no other can be installed")
+def test_the_launcher_is_hsws_own_also_beside_another_of_that_name() -> None:
+    store = ConfigStore.instance()
+    other = {"_target_": "hydra_plugins.hydra_ray_launcher.ray_launcher.RayLauncher", "ray": {}}
+    store.store(group="hydra/launcher", name="ray", node=other, provider="ray_launcher")
+    try:
+        with hydra.initialize_config_dir(**VERSION_BASE, config_dir=str(conf_folder())):
+            composed = hydra.compose("config", ["hydra/launcher=ray"], return_hydra_config=True).hydra.launcher
+    finally:
+        del store.repo["hydra"]["launcher"]["ray.yaml"]
+    parameters = set(signature(RayLauncher).parameters)
+    assert composed._target_ == f"{RayLauncher.__module__}.{RayLauncher.__qualname__}"
+    assert set(composed) == {"_target_", *parameters}
+    assert all(composed[name] == p.default for name, p in signature(RayLauncher).parameters.items())
