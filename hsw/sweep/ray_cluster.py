@@ -35,7 +35,6 @@ def connected(address: str, runtime_env: dict[str, Any]) -> Iterator[Any]:
         ConfigError: If there is no cluster at that address.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported home
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # who asks for no GPU sees none
     import ray
 
     signals = signal.SIGINT, signal.SIGTERM
@@ -56,6 +55,8 @@ def connected(address: str, runtime_env: dict[str, Any]) -> Iterator[Any]:
 
 def _connect(ray: Any, address: str, runtime_env: dict[str, Any]) -> None:
     options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": True}
+    variables = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}  # who asks for no GPU sees none
+    runtime_env = {**runtime_env, "env_vars": {**variables, **runtime_env.get("env_vars", {})}}
     with tempfile.TemporaryDirectory(prefix="hsw-") as place:
         shipped = {**runtime_env, "py_modules": [*_package(Path(place)), *runtime_env.get("py_modules", ())]}
         if address == "auto":
@@ -101,3 +102,27 @@ def _package(place: Path) -> list[str]:
     (place / "hydra_plugins").mkdir()
     shutil.copy(plugins.origin, place / "hydra_plugins")
     return [str(place / "hsw"), str(place / "hydra_plugins")]
+
+
+def alive(ray: Any) -> list[Any]:
+    """The nodes of the cluster."""
+    return [node for node in ray.nodes() if node["Alive"]]
+
+
+def missing(ray: Any, needs: dict[str, float]) -> str:
+    """What keeps a job from running, as part of a sentence.
+
+    Args:
+        needs: CPUs and GPUs of a job, as CPU and GPU.
+    """
+    nodes = alive(ray)
+    wants = f"a job takes {needs['CPU']:g} CPUs and {needs['GPU']:g} GPUs of one node"
+    sizes = [{kind: node["Resources"].get(kind, 0.0) for kind in needs} for node in nodes]
+    if any(all(size[kind] >= count for kind, count in needs.items()) for size in sizes):
+        free = {kind: ray.available_resources().get(kind, 0.0) for kind in needs}
+        return f"{wants}, and of all {len(nodes)} {free['CPU']:g} and {free['GPU']:g} are free"
+    largest = ", ".join(sorted({f"{size['CPU']:g} and {size['GPU']:g}" for size in sizes})) or "none"
+    return (
+        f"{wants}, and the {len(nodes)} nodes have {largest}; lower hydra.launcher.num_cpus or num_gpus, or let a "
+        "larger node join the cluster"
+    )

@@ -28,7 +28,7 @@ from hsw.cli.main import describe
 from hsw.errors import ResourceError, WorkersLostError
 from hsw.run.status import JobOutcome
 from hsw.sweep.mailbox import Mailbox
-from hsw.sweep.ray_cluster import connected
+from hsw.sweep.ray_cluster import alive, connected, missing
 
 log = logging.getLogger("hsw")
 
@@ -111,8 +111,9 @@ class RayJobs:
             with open_dict(job):
                 job.hydra.job.id = job.hydra.job.num = number
         with connected(self.address, self.runtime_env) as ray:
-            log.info("%d jobs on Ray, on %d nodes", len(composed), len(self._nodes(ray)))
-            self._run(ray, ray.put((context, task, Singleton.get_state())), composed)
+            if self.mailbox.stopped() is None:  # also while it connected
+                log.info("%d jobs on Ray, on %d nodes", len(composed), len(alive(ray)))
+                self._run(ray, ray.put((context, task, Singleton.get_state())), composed)
 
     def _run(self, ray: Any, shared: Any, jobs: dict[int, DictConfig]) -> None:
         options = {"num_cpus": self.needs["CPU"], "num_gpus": self.needs["GPU"], "max_retries": 0, "max_calls": 1}
@@ -167,11 +168,8 @@ class RayJobs:
         """Reach the jobs of every node; a 0-CPU task runs at once."""
         strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
         task = ray.remote(num_cpus=0, max_retries=0)(stop_there)
-        for node in self._nodes(ray):
+        for node in alive(ray):
             task.options(scheduling_strategy=strategy(node["NodeID"], soft=False)).remote(self.mailbox.folder)
-
-    def _nodes(self, ray: Any) -> list[Any]:
-        return [node for node in ray.nodes() if node["Alive"]]
 
     def _tell_idle(self, ray: Any, active: bool) -> None:
         """Say what keeps jobs from running, now and then, and at last give up."""
@@ -179,20 +177,7 @@ class RayJobs:
         if active:
             self._active = self._said = now
         elif now - self._active > self.patience:
-            raise WorkersLostError(f"no job could run for {self.patience:g} s: {self._missing(ray)}")
+            raise WorkersLostError(f"no job could run for {self.patience:g} s: {missing(ray, self.needs)}")
         elif now - self._said > 20.0:
             self._said = now
-            log.warning("no job runs yet: %s; waiting up to %g s", self._missing(ray), self.patience)
-
-    def _missing(self, ray: Any) -> str:
-        nodes = self._nodes(ray)
-        wants = f"a job takes {self.needs['CPU']:g} CPUs and {self.needs['GPU']:g} GPUs of one node"
-        sizes = [{kind: node["Resources"].get(kind, 0.0) for kind in self.needs} for node in nodes]
-        if any(all(size[kind] >= count for kind, count in self.needs.items()) for size in sizes):
-            free = {kind: ray.available_resources().get(kind, 0.0) for kind in self.needs}
-            return f"{wants}, and of all {len(nodes)} {free['CPU']:g} and {free['GPU']:g} are free"
-        largest = ", ".join(sorted({f"{size['CPU']:g} and {size['GPU']:g}" for size in sizes})) or "none"
-        return (
-            f"{wants}, and the {len(nodes)} nodes have {largest}; lower hydra.launcher.num_cpus or num_gpus, or let a "
-            "larger node join the cluster"
-        )
+            log.warning("no job runs yet: %s; waiting up to %g s", missing(ray, self.needs), self.patience)

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 from inspect import signature
@@ -16,8 +17,11 @@ import hydra
 import pytest
 from hydra.core.config_store import ConfigStore
 
+import hsw
 from hsw.config.files import conf_folder
 from hsw.config.hydra_versions import VERSION_BASE
+from hsw.run import guardian
+from hsw.sweep.ray_cluster import connected
 from hsw.sweep.ray_jobs import run_there
 from hydra_plugins.hsw_sweep import RayLauncher
 from tests.runs import TINY, call, differences, finish, newest, start, wait_for
@@ -93,6 +97,40 @@ def test_a_killed_sweep_leaves_no_worker_and_the_same_command_goes_on(
     assert not list(tmp_path.glob(".notes*"))
     for row in table(whole):
         assert differences(newest(whole / row["job"])["policy"], newest(tmp_path / row["job"])["policy"]) == []
+
+
+@pytest.mark.slow
+def test_a_job_sees_its_runtime_env_and_no_gpu_that_it_did_not_ask_for(nodes: Nodes, tmp_path: Path) -> None:
+    env = {"env_vars": {"SIZE": "3"}}
+    with connected(nodes.cluster.address, env) as ray:
+        seen = ray.get(ray.remote(where).remote())
+    assert seen["SIZE"] == "3"
+    assert seen["CUDA_VISIBLE_DEVICES"] == ""
+    assert seen["hsw"] != str(Path(hsw.__file__).parent)  # the one that was shipped
+    assert (seen["conf"], seen["plugins"]) == (True, True)
+
+
+def where() -> dict[str, Any]:
+    """What a worker has."""
+    shipped = {place: Path(place, "hsw") for place in sys.path if "_ray_pkg" in place}
+    package = next(path for path in shipped.values() if path.is_dir())
+    plugins = any(Path(place, "hydra_plugins", "hsw_sweep.py").is_file() for place in shipped)
+    return {**os.environ, "hsw": str(package), "conf": (package / "conf" / "config.yaml").is_file(), "plugins": plugins}
+
+
+@pytest.mark.slow
+def test_a_ray_of_this_machine_ends_with_a_sweep_that_is_killed(tmp_path: Path) -> None:
+    process = start(*RAY, "hydra.launcher.address=local", *EIGHT, sweep_dir(tmp_path))
+    wait_for(lambda: process.poll() is not None or saved(tmp_path), 300)
+    mark = guardian.own_mark(process.pid)
+
+    def family() -> list[int]:
+        return [pid for pid in map(int, filter(str.isdecimal, os.listdir("/proc"))) if mark in guardian.marks_of(pid)]
+
+    assert len(family()) > 3
+    os.kill(process.pid, signal.SIGKILL)
+    wait_for(lambda: not family(), 5)
+    finish(process)
 
 
 @pytest.mark.slow
