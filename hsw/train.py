@@ -33,7 +33,7 @@ from hsw.config.plugins import register_plugins, trusted_packages
 from hsw.config.targets import packages_to_allow
 from hsw.errors import ConfigError, Interrupted, ResourceError
 from hsw.output import secure_logging
-from hsw.run.status import JobOutcome, read_status, stored_identity, write_status
+from hsw.run.status import DONE_BEFORE, JobOutcome, read_status, stored_identity, write_status
 from hsw.run.trace import log_error
 from hsw.sweep.callback import reporting
 from hsw.sweep.gate import forget
@@ -156,7 +156,7 @@ def _finished(folder: Path, status: dict[str, Any]) -> JobOutcome | None:
     if not before or before["status"] != "done" or before.get("num_train_steps", 0) < status["num_train_steps"]:
         return None
     figures = {name: before.get(name) for name in ("exit_code", "steps", "seconds")}
-    return JobOutcome("done", score=before.get("return"), note="done before", **figures)
+    return JobOutcome("done", score=before.get("return"), note=DONE_BEFORE, **figures)
 
 
 def _begin_again(folder: Path) -> bool:

@@ -15,7 +15,7 @@ from hsw import deadline
 from hsw.cli.main import describe
 from hsw.errors import Interrupted
 from hsw.output import one_line
-from hsw.run.status import JobOutcome
+from hsw.run.status import DONE_BEFORE, JobOutcome
 from hsw.sweep.mailbox import VARIABLE, Mailbox
 
 log = logging.getLogger("hsw")
@@ -38,6 +38,7 @@ def run_job(run: Callable[[], JobOutcome], name: str, number: int, fail_fast: bo
     mailbox = Mailbox.here()
     if mailbox.stopped() is not None:
         return
+    again = mailbox.again(number)
     mailbox.begin(number)
     before = signal.getsignal(signal.SIGTERM)
     began = False
@@ -68,6 +69,8 @@ def run_job(run: Callable[[], JobOutcome], name: str, number: int, fail_fast: bo
             print(f"job {number}: {one_line(str(outcome.error))}", flush=True)
         if fail_fast:
             mailbox.stop(0)
+    elif again and outcome.note == DONE_BEFORE:
+        outcome.note = None  # by the sweep that this is
     outcome.job = name
     mailbox.end(number, outcome)
     if _is_worker():

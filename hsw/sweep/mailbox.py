@@ -101,7 +101,12 @@ class Mailbox:
 
     def forget(self, number: int) -> None:
         """A job whose process died is to begin again."""
-        (self.folder / f"{number}.pid").unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            (self.folder / f"{number}.pid").replace(self.folder / f"{number}.again")
+
+    def again(self, number: int) -> bool:
+        """Whether a job has begun in this sweep before, in a process that is gone."""
+        return any((self.folder / f"{number}.{kind}").exists() for kind in ("again", "pid"))
 
     def wait_for(self, numbers: Iterable[int]) -> None:
         """Wait until none of these jobs runs in another process of this host."""

@@ -109,7 +109,7 @@ class RayJobs:
         for number, overrides in enumerate(jobs, first):
             composed[number] = job = context.config_loader.load_sweep_config(config, list(overrides))
             with open_dict(job):
-                job.hydra.job.id = job.hydra.job.num = number
+                job.hydra.job.id, job.hydra.job.num = str(number), number
         with connected(self.address, self.runtime_env) as ray:
             if self.mailbox.stopped() is None:  # also while it connected
                 log.info("%d jobs on Ray, on %d nodes", len(composed), len(alive(ray)))

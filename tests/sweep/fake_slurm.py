@@ -77,15 +77,15 @@ def _run(job: str, batch: Path, options: dict[str, str]) -> bool:
     _tell(job, "RUNNING")
     kill_at, again, state = float("inf"), False, ""
     while process.poll() is None:
-        for what in ("cancel", "preempt", "fail", "requeue"):
+        for what in ("cancel", "preempt", "fail", "requeue", "kill"):
             if not (STATE / f"{job}.{what}").exists():
                 continue
             (STATE / f"{job}.{what}").unlink()
             if what in ("cancel", "preempt"):
                 _signal(job, signal.SIGTERM)
-            kill_at = time.monotonic() + (0 if what == "fail" else GRACE)
-            again = what == "requeue" or (what != "cancel" and "requeue" in options)
-            state = "CANCELLED" if what == "cancel" else ""
+            kill_at = time.monotonic() + (0 if what in ("fail", "kill") else GRACE)
+            again = what == "requeue" or (what in ("preempt", "fail") and "requeue" in options)
+            state = "CANCELLED" if what in ("cancel", "kill") else ""
         if time.monotonic() > kill_at:
             os.killpg(process.pid, signal.SIGKILL)
         time.sleep(0.05)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from hsw.run.checkpoint import list_checkpoints
 from tests.runs import TINY, differences, newest, wait_for, without_times
 
-LONG = (*TINY, "storage.num_steps=64", "num_train_steps=12000", "checkpoint_interval=2000")
+LONG = (*TINY, "storage.num_steps=64", "num_train_steps=8000", "checkpoint_interval=1000")
 EIGHT = (*LONG, "seed=1,2,3,4,5,6,7,8")
 
 
@@ -25,7 +26,7 @@ def table(folder: Path) -> list[dict[str, str]]:
 
 def assert_same_sweep(whole: Path, parts: Path) -> None:
     """The table, the metrics and the networks, to the last bit."""
-    assert table(whole) == table(parts)
+    assert table(whole) == table(parts), (table(whole), table(parts))
     for row in table(whole):
         assert differences(newest(whole / row["job"])["policy"], newest(parts / row["job"])["policy"]) == []
         assert without_times(whole / row["job"]) == without_times(parts / row["job"])
@@ -46,14 +47,21 @@ def done(folder: Path) -> int:
     return sum(_done(path) for path in folder.glob("seed-*"))
 
 
-def pids(folder: Path) -> list[int]:
-    """Processes that jobs run in."""
-    return [
-        int(text.split()[1]) for path in folder.glob(".notes*/*.pid") if len((text := path.read_text()).split()) > 1
-    ]
+def half_way(process: Any, folder: Path, count: int, beside: Collection[str] = ()) -> str:
+    """Wait until so many jobs are done, and one that is not, nor among these, has a checkpoint. Returns that job."""
+    found: list[str] = []
 
+    def there() -> bool:
+        found[:] = [job for job in saved(folder) if job not in beside and process_of(folder, job)]
+        return process.poll() is not None or (done(folder) >= count and bool(found))
 
-def half_way(process: Any, folder: Path, count: int = 3) -> None:
-    """Wait until some jobs are done, and others have something to go on from."""
-    wait_for(lambda: process.poll() is not None or (done(folder) >= count and saved(folder)), 300)
+    wait_for(there, 300)
     assert process.poll() is None, process.communicate()
+    return found[0]
+
+
+def process_of(folder: Path, job: str) -> int | None:
+    """The process that a job of EIGHT runs in."""
+    paths = list(folder.glob(f".notes*/{int(job.removeprefix('seed-')) - 1}.pid"))
+    text = paths[0].read_text().split() if paths else []
+    return int(text[1]) if len(text) == 2 else None

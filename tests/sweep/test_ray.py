@@ -25,7 +25,7 @@ from hsw.sweep.ray_cluster import connected
 from hsw.sweep.ray_jobs import run_there
 from hydra_plugins.hsw_sweep import RayLauncher
 from tests.runs import TINY, call, differences, finish, newest, start, wait_for
-from tests.sweep.sweeps import EIGHT, LONG, assert_same_sweep, done, half_way, pids, saved, sweep_dir, table
+from tests.sweep.sweeps import EIGHT, LONG, assert_same_sweep, done, half_way, process_of, saved, sweep_dir, table
 
 pytest.importorskip("ray")
 from ray.cluster_utils import Cluster
@@ -68,16 +68,16 @@ def test_jobs_on_a_ray_of_this_machine_leave_what_a_plain_sweep_does(tmp_path: P
 @pytest.mark.slow
 def test_a_lost_node_and_a_killed_process_change_nothing(nodes: Nodes, whole: Path, tmp_path: Path) -> None:
     process = start(*nodes.on, *EIGHT, sweep_dir(tmp_path))
-    half_way(process, tmp_path, 1)
-    os.kill(pids(tmp_path)[0], signal.SIGKILL)
-    half_way(process, tmp_path, 3)
+    killed = half_way(process, tmp_path, 1)
+    os.kill(process_of(tmp_path, killed) or 0, signal.SIGKILL)
+    half_way(process, tmp_path, 3, beside=[killed])
     before = done(tmp_path)
     nodes.cluster.remove_node(nodes.second, allow_graceful=False)
     result = finish(process, 600)
     assert result.code == 0, result.err
     assert 3 <= before <= 6
-    assert result.err.count("is queued again") + result.out.count("is queued again") == 2
-    assert any("resumed at step" in path.read_text() for path in tmp_path.glob("seed-*/train.log"))
+    assert (result.err + result.out).count("is queued again") == 2
+    assert "resumed at step" in (tmp_path / killed / "train.log").read_text()
     assert_same_sweep(whole, tmp_path)
 
 
@@ -87,9 +87,9 @@ def test_a_killed_sweep_leaves_no_worker_and_the_same_command_goes_on(
 ) -> None:
     process = start(*nodes.on, *EIGHT, sweep_dir(tmp_path))
     half_way(process, tmp_path, 1)
-    jobs = pids(tmp_path)
+    jobs = [pid for number in range(1, 9) if (pid := process_of(tmp_path, f"seed-{number}"))]
     os.kill(process.pid, signal.SIGKILL)
-    wait_for(lambda: not [pid for pid in jobs if Path(f"/proc/{pid}").exists()], 5)
+    wait_for(lambda: all(guardian.is_zombie(pid) for pid in jobs), 5)
     assert finish(process).code == -signal.SIGKILL
     result = finish(start(*nodes.on, *EIGHT, sweep_dir(tmp_path)), 600)
     assert result.code == 0, result.err

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 
 from tests.runs import TINY, finish, start, wait_for
 from tests.sweep import fake_slurm
-from tests.sweep.sweeps import EIGHT, LONG, assert_same_sweep, half_way, saved, sweep_dir, table
+from tests.sweep.sweeps import EIGHT, LONG, assert_same_sweep, half_way, sweep_dir, table
 
 pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
 SLURM = ("--multirun", "hydra/launcher=submitit_slurm")
@@ -32,6 +33,9 @@ class Slurm:
     def order(self, job: str, what: str) -> None:
         fake_slurm.order(self.state, job, what)
 
+    def signal(self, job: str, signum: int) -> None:
+        os.kill(int((self.state / f"{job}.task").read_text()), signum)
+
     def states(self) -> dict[str, str]:
         return {path.stem: path.read_text() for path in self.state.glob("*.state")}
 
@@ -42,8 +46,14 @@ class Slurm:
 
 
 @pytest.fixture
-def slurm(tmp_path: Path) -> Slurm:
-    return Slurm(tmp_path / "slurm")
+def slurm(tmp_path: Path) -> Iterator[Slurm]:
+    found = Slurm(tmp_path / "slurm")
+    try:
+        yield found
+    finally:  # nothing is left to run, also of a test that failed
+        for path in found.state.glob("*.state"):
+            found.order(path.stem, "kill")
+        wait_for(lambda: not set(found.states().values()) & {"PENDING", "RUNNING", "REQUEUED"})
 
 
 @pytest.mark.slow
@@ -77,18 +87,14 @@ def test_a_sweep_whose_jobs_are_preempted_and_lose_their_node_ends_as_an_undistu
     def job_of(name: str) -> str:
         return f"100_{int(name.removeprefix('seed-')) - 1}"
 
-    half_way(process, study, 1)
-    warned = saved(study)[0]
-    fake_slurm_signal(slurm, job_of(warned), signal.SIGUSR2)
-    half_way(process, study, 2)
-    preempted = next(name for name in saved(study) if name != warned)
+    warned = half_way(process, study, 1)
+    slurm.signal(job_of(warned), signal.SIGUSR2)
+    preempted = half_way(process, study, 2, [warned])
     slurm.order(job_of(preempted), "preempt")
-    half_way(process, study, 4)
-    failed = next(name for name in saved(study) if name not in (warned, preempted))
+    failed = half_way(process, study, 3, [warned, preempted])
     slurm.order(job_of(failed), "fail")
-    half_way(process, study, 5)
-    killed = next(name for name in saved(study) if name not in (warned, preempted, failed))
-    fake_slurm_signal(slurm, job_of(killed), signal.SIGKILL)
+    killed = half_way(process, study, 4, [warned, preempted, failed])
+    slurm.signal(job_of(killed), signal.SIGKILL)
     result = finish(process, 600)
     assert result.code == 0, result.err
     for job in (warned, preempted, failed, killed):
@@ -98,16 +104,12 @@ def test_a_sweep_whose_jobs_are_preempted_and_lose_their_node_ends_as_an_undistu
     assert_same_sweep(whole, study)
 
 
-def fake_slurm_signal(slurm: Slurm, job: str, signum: int) -> None:
-    os.kill(int((slurm.state / f"{job}.task").read_text()), signum)
-
-
 @pytest.mark.slow
 def test_a_cancelled_job_is_saved_and_not_queued_again(slurm: Slurm, tmp_path: Path) -> None:
     study = tmp_path / "study"
-    process = slurm.start(*LONG, "seed=1,2", "num_train_steps=6000,1000000", sweep_dir(study))
+    process = slurm.start(*LONG, "seed=1,2", "num_train_steps=1000,1000000", sweep_dir(study))
     wait_for(lambda: process.poll() is not None or len(done_jobs(study)) == 2, 300)
-    for job in ("100_1", "100_3"):
+    for job in ("100_2", "100_3"):
         slurm.order(job, "cancel")
     result = finish(process, 300)
     assert result.refused(143, "the same command goes on")
