@@ -14,7 +14,8 @@ import pytest
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 
-from hsw.run.status import JobOutcome
+from hsw.run.status import DONE_BEFORE, JobOutcome
+from hsw.sweep.job import run_job
 from hsw.sweep.lasting import LastingLauncher
 from hsw.sweep.mailbox import Mailbox
 from tests.runs import TINY, finish, start
@@ -71,6 +72,17 @@ def test_nothing_is_launched_again_after_a_stop(mailbox: Mailbox) -> None:
 
 
 JOBLIB = ("--multirun", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+
+
+@pytest.mark.parametrize(("lost", "note"), [(True, None), (False, DONE_BEFORE)])
+def test_a_job_that_was_done_as_its_process_died_was_not_done_before(
+    lost: bool, note: str | None, mailbox: Mailbox
+) -> None:
+    if lost:
+        (mailbox.folder / "0.pid").write_text(f"{socket.gethostname()} 999999999")
+        mailbox.forget(0)
+    run_job(lambda: JobOutcome("done", note=DONE_BEFORE), "seed-1", 0, fail_fast=False)
+    assert (mailbox.outcome(0).status, mailbox.outcome(0).note) == ("done", note)
 
 
 @pytest.mark.slow
