@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import signal
@@ -25,7 +26,18 @@ from hsw.sweep.ray_cluster import connected
 from hsw.sweep.ray_jobs import run_there
 from hydra_plugins.hsw_sweep import RayLauncher
 from tests.runs import TINY, call, differences, finish, newest, start, wait_for
-from tests.sweep.sweeps import EIGHT, LONG, assert_same_sweep, done, half_way, process_of, saved, sweep_dir, table
+from tests.sweep.sweeps import (
+    EIGHT,
+    LONG,
+    MIDDLE,
+    assert_same_sweep,
+    done,
+    half_way,
+    process_of,
+    saved,
+    sweep_dir,
+    table,
+)
 
 pytest.importorskip("ray")
 from ray.cluster_utils import Cluster
@@ -43,7 +55,14 @@ class Nodes:
             initialize_head=True, head_node_args={**small, "include_dashboard": False, "_system_config": HEALTH}
         )
         self.second = self.cluster.add_node(**small)
+        self.raylet_of_second = self.second.all_processes["raylet"][0].process.pid
         self.on = (*RAY, f"hydra.launcher.address={self.cluster.address}")
+
+
+def parent_of(pid: int) -> int:
+    with contextlib.suppress(OSError):
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return 0
 
 
 @pytest.fixture
@@ -70,7 +89,12 @@ def test_a_lost_node_and_a_killed_process_change_nothing(nodes: Nodes, whole: Pa
     process = start(*nodes.on, *EIGHT, sweep_dir(tmp_path))
     killed = half_way(process, tmp_path, 1)
     os.kill(process_of(tmp_path, killed) or 0, signal.SIGKILL)
-    half_way(process, tmp_path, 3, beside=[killed])
+
+    def on_second() -> bool:
+        there = [process_of(tmp_path, job) for job in saved(tmp_path, MIDDLE)]
+        return any(pid and parent_of(pid) == nodes.raylet_of_second for pid in there)
+
+    wait_for(lambda: process.poll() is not None or (done(tmp_path) >= 3 and on_second()), 300)
     before = done(tmp_path)
     nodes.cluster.remove_node(nodes.second, allow_graceful=False)
     result = finish(process, 600)
