@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 VENV14 := .venv-hydra14
 HYDRA_TESTS := $(wildcard tests/test_compose.py tests/test_sweep.py tests/test_train.py tests/test_api.py tests/config \
-	tests/test_outside.py tests/test_old_folders.py)
+	tests/test_outside.py tests/test_old_folders.py tests/sweep)
 ARGS ?=
 
 .PHONY: campaign fuzz soak cuda scale help train test test-hydra14 extras smoke studies lint slow bench bench-peers results clean
@@ -49,7 +49,7 @@ $(VENV14)/.core: pyproject.toml constraints.txt constraints-hydra14.txt
 	test -x $(VENV14)/bin/python || $(PYTHON) -m venv $(VENV14)
 	grep -vE '^(hydra-core|omegaconf)==' constraints.txt | cat - constraints-hydra14.txt > $(VENV14)/constraints.txt
 	$(VENV14)/bin/pip install --quiet --disable-pip-version-check -c $(VENV14)/constraints.txt torch
-	$(VENV14)/bin/pip install --quiet --disable-pip-version-check -c $(VENV14)/constraints.txt -e '.[report,sweep]' \
+	$(VENV14)/bin/pip install --quiet --disable-pip-version-check -c $(VENV14)/constraints.txt -e '.[ray,report,sweep]' \
 		pytest pytest-timeout
 	touch $@
 
@@ -67,8 +67,8 @@ extras: ## Resolve every extra as in a fresh environment with constraints.txt, i
 	done
 
 lint: $(VENV)/.dev ## ruff and mypy.
-	$(BIN)/ruff check hsw tests benchmarks
-	$(BIN)/ruff format --check hsw tests benchmarks
+	$(BIN)/ruff check hsw hydra_plugins tests benchmarks
+	$(BIN)/ruff format --check hsw hydra_plugins tests benchmarks
 	$(BIN)/mypy
 
 slow: $(VENV)/.dev ## Tests that train to a score; their last results stand in the README.

@@ -37,11 +37,12 @@ from hsw.config.targets import packages_to_allow
 from hsw.errors import ConfigError, HswError, Interrupted, ResourceError
 from hsw.output import one_line, secure_logging
 from hsw.ranks import of_environment
-from hsw.run.status import JobOutcome, read_status, stored_identity, write_status
+from hsw.run.status import DONE_BEFORE, JobOutcome, read_status, stored_identity, write_status
 from hsw.run.trace import log_error
 from hsw.sweep.callback import reporting
 from hsw.sweep.gate import forget
 from hsw.sweep.job import in_sweep, run_job, settled, stoppable
+from hsw.sweep.mailbox import NUMBER
 
 if TYPE_CHECKING:
     from hsw.run.folder import RunFolder
@@ -71,10 +72,15 @@ def _hydra_main(config: DictConfig) -> None:
     folder = Path(config.resume or hydra_config.runtime.output_dir)
     if in_sweep():
         named = any(override.startswith("threads=") for override in hydra_config.overrides.task)
-        if "joblib" in hydra_config.launcher._target_:
-            multiprocessing.set_start_method("spawn", force=True)  # joblib's own is unknown to a job's processes
+        launcher = hydra_config.launcher._target_.lower()
+        if (
+            "joblib" in launcher or "ray" in launcher
+        ):  # joblib's own is unknown to a job's processes, and Ray has threads
+            multiprocessing.set_start_method("spawn", force=True)
+        if "joblib" in launcher:
             config.threads = config.threads if named else 1  # there are as many jobs as cores
-        run_job(lambda: run_in_folder(config, folder, job=True), folder.name, hydra_config.job.num, config.fail_fast)
+        number = int(os.environ.get(NUMBER, hydra_config.job.num))
+        run_job(lambda: run_in_folder(config, folder, job=True), folder.name, number, config.fail_fast)
         return
     try:
         with stoppable():
@@ -199,7 +205,7 @@ def _finished(folder: Path, status: dict[str, Any]) -> JobOutcome | None:
     if not before or before["status"] != "done" or before.get("num_train_steps", 0) < status["num_train_steps"]:
         return None
     figures = {name: before.get(name) for name in ("exit_code", "steps", "seconds")}
-    return JobOutcome("done", score=before.get("return"), note="done before", **figures)
+    return JobOutcome("done", score=before.get("return"), note=DONE_BEFORE, **figures)
 
 
 def _begin_again(folder: Path) -> bool:

@@ -7,6 +7,7 @@ in the step after `after` steps, counted since it was built, so that a reset doe
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from typing import Any
@@ -291,6 +292,16 @@ class SysExit(Counter):
         result = super().step(action)
         if self.failing:
             sys.exit(3)
+        return result
+
+
+class Dies(Counter):
+    """Its process is gone, as when memory gives out."""
+
+    def step(self, action: Any) -> Any:
+        result = super().step(action)
+        if self.failing:
+            os.kill(os.getpid(), signal.SIGKILL)
         return result
 
 

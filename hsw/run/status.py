@@ -21,6 +21,8 @@ _MORE = 4 * _LONGEST + 4096  # bytes by which the last status may be longer than
 _NUMBERS = ("num_train_steps", "exit_code", "steps", "seconds", "return")
 
 
+DONE_BEFORE = "done before"  # as the note of a job that was skipped
+
 Status = Literal["running", "done", "failed", "interrupted", "not started"]
 
 

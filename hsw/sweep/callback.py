@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import itertools
 import os
 import shutil
@@ -151,6 +152,7 @@ def _begin(config: DictConfig) -> None:
         raise ConfigError("a sweep is of one study, because a study says itself what to sweep; run one after another")
     if values.get("resume", set()) - {"resume=null"}:
         raise ConfigError("a sweep resumes its own jobs; leave resume out")
+    _refuse_absent(config.hydra.launcher._target_)
     if "Slurm" in config.hydra.launcher._target_ and not shutil.which("srun"):
         raise ConfigError(
             "there is no SLURM here (no srun); hydra/launcher=submitit_local does the same on this machine"
@@ -161,6 +163,8 @@ def _begin(config: DictConfig) -> None:
     unusable = [name for name in dict.fromkeys(names) if not _usable(folder / name)]
     if unusable:
         raise ResourceError(f"cannot write into {', '.join(unusable)} in {folder}; move it away")
+    if "Slurm" in config.hydra.launcher._target_:
+        _let_slurm_queue_again(config.hydra)
     _current = Sweep(folder, names, local="Slurm" not in config.hydra.launcher._target_)
     if "joblib" in config.hydra.launcher._target_.lower():
         _start_tracker()
@@ -191,6 +195,30 @@ def _end_idle_workers() -> None:
     for pid in list(workers):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+
+
+def _refuse_absent(launcher: str) -> None:
+    """Refuse a launcher for which something is not installed.
+
+    Raises:
+        ConfigError: Naming the extra.
+    """
+    needed, extra = ("ray", "ray") if launcher.endswith(".RayLauncher") else (launcher.rpartition(".")[0], "sweep")
+    try:
+        absent = importlib.util.find_spec(needed) is None
+    except ModuleNotFoundError:
+        absent = True
+    if absent:
+        raise ConfigError(f"{launcher.rpartition('.')[2]} needs what is not installed: pip install 'hsw[{extra}]'")
+
+
+def _let_slurm_queue_again(hydra: DictConfig) -> None:
+    """Jobs resume, so what submitit has switched off for those that do not is on, unless the command line says more."""
+    given = {override.lstrip("+").partition("=")[0] for override in hydra.overrides.hydra}
+    with read_write(hydra), open_dict(hydra):
+        for key, value in (("max_num_timeout", 100), ("additional_parameters.requeue", True)):
+            if not given & {f"hydra.launcher.{key}", f"hydra.launcher.{key.partition('.')[0]}"}:
+                OmegaConf.update(hydra.launcher, key, value)
 
 
 def jobs_of(overrides: Iterable[Override]) -> list[list[str]]:

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -14,7 +15,7 @@ from hsw import deadline
 from hsw.cli.main import describe
 from hsw.errors import Interrupted
 from hsw.output import one_line
-from hsw.run.status import JobOutcome
+from hsw.run.status import DONE_BEFORE, JobOutcome
 from hsw.sweep.mailbox import VARIABLE, Mailbox
 
 log = logging.getLogger("hsw")
@@ -37,6 +38,7 @@ def run_job(run: Callable[[], JobOutcome], name: str, number: int, fail_fast: bo
     mailbox = Mailbox.here()
     if mailbox.stopped() is not None:
         return
+    again = mailbox.again(number)
     mailbox.begin(number)
     before = signal.getsignal(signal.SIGTERM)
     began = False
@@ -53,7 +55,10 @@ def run_job(run: Callable[[], JobOutcome], name: str, number: int, fail_fast: bo
         signum = getattr(stop, "exit_code", 130) - 128
         handler = signal.getsignal(signal.SIGUSR2)
         if signum == signal.SIGUSR2 and callable(handler):
-            handler(signum, None)  # submitit's: queues the job again and ends this process
+            try:
+                handler(signum, None)  # submitit's: queues the job again and ends this process
+            except Exception as error:  # it was queued often enough
+                outcome.note = str(error)
         if Mailbox.own:  # it was this process that was asked to stop, not one worker of many
             mailbox.stop(signum)
     elif stop is not None:
@@ -64,10 +69,15 @@ def run_job(run: Callable[[], JobOutcome], name: str, number: int, fail_fast: bo
             print(f"job {number}: {one_line(str(outcome.error))}", flush=True)
         if fail_fast:
             mailbox.stop(0)
+    elif again and outcome.note == DONE_BEFORE:
+        outcome.note = None  # by the sweep that this is
     outcome.job = name
     mailbox.end(number, outcome)
     if _is_worker():
         signal.signal(signal.SIGTERM, before)
+    asked = getattr(stop, "exit_code", 0) == 128 + signal.SIGTERM
+    if asked and mailbox.stopped() is None and os.environ.get("SUBMITIT_EXECUTOR") == "slurm":
+        sys.exit(128 + signal.SIGTERM)  # not by the sweep: SLURM cancels the job, or queues it again. No result, then
 
 
 @contextlib.contextmanager
@@ -80,13 +90,14 @@ def stoppable() -> Iterator[None]:
     asked = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup's
         asked.append(signal.SIGHUP)
+    cluster = [signal.SIGUSR2] if callable(signal.getsignal(signal.SIGUSR2)) else []  # before it queues a job again
 
     def handle(signum: int, frame: FrameType | None) -> None:
         deadline.heard(signum)
         if _late is not None:
             _late.append(signum)
             return
-        for other in asked:  # a terminal's, and then the sweep's own
+        for other in (*asked, *cluster):  # a terminal's, and then the sweep's own
             signal.signal(other, signal.SIG_IGN)
         signum = signal.SIGTERM if signum == signal.SIGHUP else signum
         deadline.hurry(128 + signum)  # an environment may take the Interrupted for one of its own errors
@@ -94,7 +105,7 @@ def stoppable() -> Iterator[None]:
 
     global _late
     _late = None
-    previous = {signum: signal.signal(signum, handle) for signum in asked}
+    previous = {signum: signal.signal(signum, handle) for signum in (*asked, *cluster)}
     try:
         yield
     finally:
@@ -104,7 +115,8 @@ def stoppable() -> Iterator[None]:
         for signum, handler in previous.items():
             # In a worker, SIGTERM waits until the row is written; and Ctrl-C, which also reaches workers that are idle,
             # is for the sweep to handle.
-            signal.signal(signum, signal.SIG_IGN if in_sweep() and _is_worker() else handler)
+            ignored = in_sweep() and _is_worker() and signum not in cluster
+            signal.signal(signum, signal.SIG_IGN if ignored else handler)
         if late and Mailbox.own:  # the job is done, and the sweep is not
             os.kill(os.getpid(), late[0])
 

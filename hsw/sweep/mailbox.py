@@ -12,12 +12,16 @@ import re
 import shutil
 import socket
 import sys
+import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from hsw.errors import ResourceError
+from hsw.run.guardian import is_zombie
 from hsw.run.status import JobOutcome, write_json
 
 VARIABLE = "HSW_SWEEP_NOTES"
+NUMBER = "HSW_SWEEP_JOB"  # of a job that is launched again, whose place in the sweep its launcher does not know
 DIED = "its process died"
 
 
@@ -71,8 +75,9 @@ class Mailbox:
     # -- jobs -------------------------------------------------------------------------------------------------------
 
     def begin(self, number: int) -> None:
-        """A job begins in this process."""
+        """A job begins in this process; what it told before, if a cluster queued it again, no longer counts."""
         with contextlib.suppress(OSError):
+            (self.folder / f"{number}.json").unlink(missing_ok=True)
             (self.folder / f"{number}.pid").write_text(f"{socket.gethostname()} {os.getpid()}")
 
     def end(self, number: int, outcome: JobOutcome) -> None:
@@ -86,6 +91,30 @@ class Mailbox:
         """Other processes of this host that jobs run in."""
         pids = [_pid_in(path) for path in self.folder.glob("*.pid")]
         return [pid for pid in pids if pid is not None and pid != os.getpid()]
+
+    def began(self, number: int) -> bool:
+        """Whether a job has begun, and did not end."""
+        return (self.folder / f"{number}.pid").exists()
+
+    def told(self, number: int) -> bool:
+        """Whether a job has said how it ended."""
+        return number in self._outcomes or (self.folder / f"{number}.json").exists()
+
+    def forget(self, number: int) -> None:
+        """A job whose process died is to begin again."""
+        with contextlib.suppress(OSError):
+            (self.folder / f"{number}.pid").replace(self.folder / f"{number}.again")
+
+    def again(self, number: int) -> bool:
+        """Whether a job has begun in this sweep before, in a process that is gone."""
+        return any((self.folder / f"{number}.{kind}").exists() for kind in ("again", "pid"))
+
+    def wait_for(self, numbers: Iterable[int]) -> None:
+        """Wait until none of these jobs runs in another process of this host."""
+        for number in numbers:
+            path = self.folder / f"{number}.pid"
+            while sys.platform == "linux" and (pid := _pid_in(path)) and pid != os.getpid() and _alive(pid):
+                time.sleep(0.1)
 
     def outcome(self, number: int) -> JobOutcome:
         """How a job ended, or what can be said of it."""
@@ -113,4 +142,4 @@ def _pid_in(path: Path) -> int | None:
 
 
 def _alive(pid: int) -> bool:
-    return Path(f"/proc/{pid}").exists() if sys.platform == "linux" else True
+    return Path(f"/proc/{pid}").exists() and not is_zombie(pid) if sys.platform == "linux" else True
