@@ -152,7 +152,7 @@ class Pool(Protocol):
     def close(self) -> None: ...  # however start and the rest went; nothing of the pool outlives it
 
     # Of actors: how many work now (actors), and how many were made good (restarts). Totals over all of them: rows that
-    # were stepped, which tell that they live; waited, seconds without slots. Others, if any, are totals, too; what grows
+    # were stepped, which tell that they live; waited, seconds without slots. Others are totals, too; what grows
     # is logged by the second.
     def statistics(self) -> Mapping[str, float]: ...
 

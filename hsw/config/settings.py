@@ -58,6 +58,7 @@ class Settings:
     agent: Target
     logger: OneOrNamedTargets
     callbacks: NamedTargets
+    pool: OptionalTarget
     augmentation: OptionalTarget
     intrinsic_reward: OptionalTarget
 
@@ -73,6 +74,7 @@ CHANGEABLE = (
     "checkpoint_keep",
     "fail_fast",
     "allow",
+    "pool",
     "resume",
 )
 
