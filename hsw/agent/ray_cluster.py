@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import importlib.util
 import logging
 import os
@@ -99,8 +100,7 @@ class RayCluster:
 
 def _resolved(address: str) -> str | None:
     """host:port of a cluster that answers; None if there is to be a local one."""
-    from ray._private import services
-
+    services: Any = importlib.import_module("ray._private.services")
     if "://" in address:
         raise ConfigError(
             f"pool.address={address} is Ray Client's; give host:port of the cluster's head, as `ray start` prints it"
@@ -131,13 +131,12 @@ def _resolved(address: str) -> str | None:
 
 def _is_ray(address: str) -> bool:
     """Whether a cluster's head answers; Ray itself would ask for minutes."""
-    from ray._raylet import GcsClient
-
+    raylet: Any = importlib.import_module("ray._raylet")
     answered: list[bool] = []
 
     def ask() -> None:
         with contextlib.suppress(Exception):
-            GcsClient(address=address).internal_kv_keys(b"", namespace=None, timeout=_ANSWER_SECONDS)
+            raylet.GcsClient(address=address).internal_kv_keys(b"", namespace=None, timeout=_ANSWER_SECONDS)
             answered.append(True)
 
     thread = threading.Thread(target=ask, daemon=True)

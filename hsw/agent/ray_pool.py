@@ -18,7 +18,7 @@ from hsw.errors import WorkersLostError
 from hsw.spaces import leaves
 
 _WAIT_SECONDS = 0.02  # for an answer, before other things are looked after
-_PATIENCE = 5.0  # seconds of waiting for a place after which it is told, and again after ever longer ones
+_PATIENCE = 10.0  # seconds of waiting for a place after which it is told, and again after ever longer ones
 _PAUSE = 1.0  # seconds until the object store is tried again, or an actor that was out of reach
 
 
@@ -187,9 +187,7 @@ class RayPool(Seats["_Seat"]):
             cause = getattr(error, "cause", None) or error
             if isinstance(cause, errors.ObjectStoreFullError | errors.OutOfDiskError):
                 self._store_is_full(cause)
-            elif isinstance(
-                error, errors.ActorDiedError | errors.ActorUnschedulableError | errors.RuntimeEnvSetupError
-            ):
+            elif isinstance(error, errors.ActorDiedError | errors.RuntimeEnvSetupError):
                 self._lost(seat, f"died: {_reason(error)}")
             elif isinstance(error, errors.RayTaskError):
                 self._lost(seat, f"failed: {_reason(cause)}")
@@ -298,8 +296,8 @@ class RayPool(Seats["_Seat"]):
         if not told and not over:
             return
         assert self._cluster is not None
-        need = f"each needs {self._num_cpus:g} CPU{'s' * (self._num_cpus != 1)}"
-        missing = f"{waiting} of {len(self._seats)} actors have no place: {need}, and {self._cluster.shortage()}"
+        each = f"each needs {self._num_cpus:g} CPU{'s' * (self._num_cpus != 1)}"
+        missing = f"{waiting} of {len(self._seats)} actors have no place yet: {each}, and {self._cluster.shortage()}"
         if over:
             told_first = f"; the first error was: {self._first_error}" if self._first_error else ""
             self._fail(
@@ -315,9 +313,8 @@ class RayPool(Seats["_Seat"]):
 
     def _patience(self, none: bool) -> str:
         if none or not self._complete:
-            return (
-                f"the run waits for {max(0.0, self._start_timeout - self._alone):.0f} s more, and goes on if one joins"
-            )
+            left = max(0.0, self._start_timeout - self._alone)
+            return f"the run waits for {left:.0f} s more, and goes on when they come"
         return "the run goes on with the others, and with these if a node joins"
 
 

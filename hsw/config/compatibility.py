@@ -80,8 +80,8 @@ def check_pool(targets: Mapping[str, Any]) -> None:
     signature = signature_of(agent)
     if "pool" not in signature.hints and not signature.open:
         raise ConfigError(
-            f"pool={pool.__name__} is where actors run, and {agent.__name__} has none; leave pool out, or take an agent "
-            "with actors, such as agent=impala"
+            f"pool={pool.__name__} is where actors run, and {agent.__name__} has none; leave pool out, or take an "
+            "agent with actors, such as agent=impala"
         )
     lacks = missing(pool, Pool) if inspect.isclass(pool) else []
     if lacks:
