@@ -143,7 +143,9 @@ def resumed_config(config: DictConfig, folder: Path) -> DictConfig:
     config = config.copy()
     config.resume = None  # a path, which may have any characters
     config.allow = allowed_by(config)
+    pool, config.pool = config.pool, None  # which is for the folder's agent, and is checked with it
     check(config)
+    config.pool = pool
     plain: Any = OmegaConf.to_container(saved, resolve=True)
     if "pool" not in groups:
         refuse_address(saved)
