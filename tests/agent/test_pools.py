@@ -115,9 +115,7 @@ def test_a_pool_of_somebodys_own_needs_the_members_and_nothing_else(tmp_path: Pa
     assert figures
     assert figures[0]["pool/actors"] == 1
     assert figures[0]["pool/own"] > 0
-    with pytest.raises(
-        ConfigError, match="SimpleNamespace cannot be the pool: it has no start, put, get, publish, close"
-    ):
+    with pytest.raises(ConfigError, match="SimpleNamespace cannot be the pool: it has no start, put, get"):
         distributed_agent("Counter", pool=lambda crew: SimpleNamespace()).train(100)
     lacking = type("Lacking", (), {"start": None})
     with pytest.raises(ConfigError, match="Lacking cannot be the pool: it has no put, get"):
