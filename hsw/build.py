@@ -200,6 +200,8 @@ def build_extras(config: DictConfig) -> dict[str, Any]:
     for key in ("augmentation", "intrinsic_reward"):
         if config.get(key) is not None:  # agent.intrinsic_reward counts where the root has none
             extras[key] = build(config[key])
+    if config.get("pool") is not None:  # of whose kind there is one for each training
+        extras["pool"] = lambda crew: build(config.pool, crew=crew)
     return extras
 
 

@@ -23,15 +23,21 @@ from hsw.signatures import signature_of
 from hsw.sweep.callback import jobs_of
 from tests.runs import TINY, agent_of, call, compose, rows, run_dir, tiny_run
 
-GROUPS = ("env", "network", "storage", "algorithm", "agent", "logger")
+GROUPS = ("env", "network", "storage", "algorithm", "agent", "pool", "logger")
 # What the running program hands over, and no YAML can.
 HANDED_OVER = {
     "env": {"seed", "training", "render_mode"},
     "algorithm": {"policy"},
     "agent": {
         *("env", "eval_env", "policy", "algorithm", "storage", "run"),
-        *("callbacks", "augmentation", "intrinsic_reward"),  # of the root; a YAML may name the last, as impala's does
+        *(
+            "callbacks",
+            "augmentation",
+            "intrinsic_reward",
+            "pool",
+        ),  # of the root; a YAML may name the last, as impala's does
     },
+    "pool": {"crew"},
 }
 NEEDS = {
     "atari": "envpool",
@@ -63,8 +69,10 @@ def choices() -> list[tuple[str, str]]:
 
 
 def recipe_of(name: str) -> str:
-    """The recipe that a storage, algorithm or network belongs to."""
-    return next((agent for agent, parts in RECIPES.items() if name in parts), "ppo")
+    """The recipe that a storage, algorithm, network or pool belongs to."""
+    return next(
+        (agent for agent, parts in RECIPES.items() if name in parts), "impala" if name in names("pool") else "ppo"
+    )
 
 
 @pytest.mark.parametrize(("group", "name"), choices())

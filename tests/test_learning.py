@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from tests.faults.raylets import cluster
+
 pytestmark = pytest.mark.slow
 
 
@@ -62,6 +64,17 @@ def test_sac_swings_the_pendulum_up(tmp_path, seed):
 @pytest.mark.parametrize(("env", "budget", "score"), [("catch", 100_000, 0.95), ("cartpole", 500_000, 450.0)])
 def test_impala_solves_within_the_budget(tmp_path, env, budget, score, seed):
     row = _final_evaluation(tmp_path / "run", "agent=impala", f"env={env}", f"seed={seed}")
+    assert row["step"] <= budget
+    assert row["eval/return_mean"] >= score
+
+
+@pytest.mark.parametrize("seed", range(1, 4))
+@pytest.mark.parametrize(("env", "budget", "score"), [("catch", 100_000, 0.95), ("cartpole", 500_000, 450.0)])
+def test_impala_solves_within_the_budget_on_two_nodes_of_ray(tmp_path, env, budget, score, seed):
+    pytest.importorskip("ray")
+    with cluster(0, 1, 1) as nodes:
+        on_ray = ("pool=ray", f"pool.address={nodes.address}")
+        row = _final_evaluation(tmp_path / "run", "agent=impala", f"env={env}", f"seed={seed}", *on_ray)
     assert row["step"] <= budget
     assert row["eval/return_mean"] >= score
 

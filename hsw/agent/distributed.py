@@ -1,21 +1,20 @@
-"""The distributed loop: actors collect in processes of their own, learner threads load, one learner updates."""
+"""The distributed loop: actors collect elsewhere, learner threads load, one learner updates."""
 
 from __future__ import annotations
 
 import logging
 import multiprocessing.util
-import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from hsw.agent.actor import WAITING, Actor, SharedWeights
+from hsw.agent.actors import Actors
 from hsw.agent.base import Agent, StopRequested
 from hsw.agent.impala_defaults import algorithm_of, check_names, check_slots, policy_of
-from hsw.agent.loading import BatchLoader
-from hsw.agent.pool import ActorPool, PoolClosed
-from hsw.agent.protocols import ActorMemory, ActorPolicy, Augmentation, EnvLike, IntrinsicRewards, Learner
+from hsw.agent.pool import ProcessPool
+from hsw.agent.protocols import ActorMemory, ActorPolicy, Augmentation, EnvLike, IntrinsicRewards, Learner, Pool
+from hsw.agent.seats import Crew
 from hsw.agent.transitions import of_windows, replaced
 from hsw.agent.weights import load_policy, read_weights, write_weights
 from hsw.bounds import Range
@@ -40,7 +39,7 @@ DEFAULT_BUDGET = _Default(30_000_000)
 
 
 class DistributedAgent(Agent):
-    """Actors and a learner on one machine (IMPALA, Espeholt et al. 2018, arXiv:1802.01561).
+    """Actors and a learner (IMPALA, Espeholt et al. 2018, arXiv:1802.01561).
 
     Args:
         env: What the actors build anew: a gymnasium.Env or gymnasium.vector.VectorEnv with a spec, a function that
@@ -48,12 +47,13 @@ class DistributedAgent(Agent):
         eval_env: As in Parts; None evaluates in env's own kind, with other seeds.
         tag, seed, device: As in Parts. Actors act on the CPU, and learning is on the device.
         num_steps: T, of the storage.
-        num_actors: Processes.
+        num_actors: Processes, on this machine or, with another pool, on others.
         num_learners: Threads that load batches; updates come one after another.
         num_storages: Slots of the storage.
         policy, algorithm, storage: What is trained, how, and from what; None takes IMPALA's, made of `recipe`.
         actor_timeout: Seconds without a step after which an actor counts as hung.
         max_restarts: How many actors' deaths are made good, in all.
+        pool: Where actors run: ProcessPool, RayPool, or anything that makes a hsw.agent.protocols.Pool of a Crew.
         log_interval: Steps between logged rows.
         pretraining: Train on intrinsic_reward in place of the environment's, and save what init_model_path reads.
         intrinsic_reward: As in Parts; or a function of a batch that gives [T, B] rewards, for pretraining alone.
@@ -104,6 +104,7 @@ class DistributedAgent(Agent):
         storage: ActorMemory | None = None,
         actor_timeout: Annotated[float, Range(0, open_low=True)] = 60.0,
         max_restarts: Annotated[int, Range(0)] = 10,
+        pool: Callable[[Crew], Pool] | None = None,
         log_interval: Annotated[int, Range(1)] = 10_000,
         pretraining: bool = False,
         intrinsic_reward: IntrinsicRewards | Callable[..., Any] | None = None,
@@ -151,19 +152,10 @@ class DistributedAgent(Agent):
         self.num_actors, self.num_learners = num_actors, num_learners
         self.every_log = Every(log_interval)
         self.actor_timeout, self.max_restarts = actor_timeout, max_restarts
+        self.pool = pool or ProcessPool
         self.pretraining = pretraining
         self._reward_of_batch: Any = intrinsic_reward if source is None else None
-        memory: Any = self.policy.initial_memory(1)
-        if memory is None:
-            raise ConfigError(
-                f"{type(self.policy).__name__} has no memory of last actions; take a RecurrentActorCritic"
-            )
-        storage.init_tensors({"init_actor_states": memory.core})
-        self._weights = SharedWeights(self.policy)
-        self._actor = Actor(self.policy, self._make_env, storage, self._weights, num_actors)
-        self._pool: ActorPool | None = None
-        self._loader: BatchLoader | None = None
-        self._session = 0
+        self._actors = Actors(self.policy, self._make_env, storage, num_actors, num_learners)
 
     def train(self, num_train_steps: int | None = DEFAULT_BUDGET, init_model_path: str | Path | None = None) -> None:
         """Train until the budget of valid environment steps is spent on updates.
@@ -189,8 +181,6 @@ class DistributedAgent(Agent):
             folder = self.services.folder.path if self.services.folder else Path()
             write_weights(folder / f"pretrained-{self.tag}.safetensors", self.policy)
 
-    # -- the actors' side -------------------------------------------------------------------------------------------
-
     def run(self, env: Any, actor_idx: int, free_queue: Any, full_queue: Any) -> None:
         """Be an actor: fill slots until None comes from free_queue. The pool's processes run the same.
 
@@ -201,49 +191,21 @@ class DistributedAgent(Agent):
             full_queue: put takes a slot that is full.
         """
         vector = as_vector_env(env, seed=derive_seed(rank_seed(self.seed), ENV, actor_idx))
-        if self._weights.version == 0:
-            self._weights.publish(self.policy)
-        self._actor.run(vector, actor_idx, free_queue, full_queue)
+        self._actors.run(vector, actor_idx, free_queue, full_queue)
 
     def _begin(self) -> None:
-        if self._pool is not None:  # an update has begun before
-            return
-        self._weights.publish(self.policy)
-        self._pool = pool = ActorPool(
-            self._actor,
-            self.env.num_envs,
-            self.num_actors,
-            self.storage.num_storages,
-            rank_seed(self.seed),
-            self._session,
-            self.actor_timeout,
-            self.max_restarts,
-        )
-        self._session += 1
-        storage = self.storage
-        load = lambda: storage.sample(
-            self.device, storage.batch_size, pool, pool, storage.storages, storage.init_actor_state_storages
-        )
-        self._loader = loader = BatchLoader(load, self.num_learners)
-        self._logged, self._idle = time.monotonic(), float(self._actor.stats[:, WAITING].sum())
-        pool.start()
-        loader.start()
+        if not self._actors.running:  # an update may have begun before
+            options = rank_seed(self.seed), self.actor_timeout, self.max_restarts
+            self._actors.begin(self.pool, self.env.num_envs, self.device, *options)
 
     def _end(self) -> None:
-        if self._pool is None or self._loader is None:
-            return
-        self._loader.stop()
-        self._pool.close()
-        self._loader.join()
-        self._pool = self._loader = None
-
-    # -- the learner's side -----------------------------------------------------------------------------------------
+        self._actors.end()
 
     def _iterate(self) -> dict[str, float]:
         while True:
             self._learn()
             if self._iteration_ends():
-                return {**self._mean_figures(), **self._idle_shares()}
+                return {**self._mean_figures(), **self._actors.figures()}
 
     def update(self) -> dict[str, float]:
         """One update, with the next batch; the first starts the actors. Returns figures to log.
@@ -258,13 +220,13 @@ class DistributedAgent(Agent):
         batch, steps = self._agreed_batch()
         self._clock.skip()
         self.algorithm.progress = min(self.step / self._budget, 1.0) if self._budget else 0.0
-        lag = self._weights.version - float(batch.versions[:-1].float().mean())
+        lag = self._actors.version - float(batch.versions[:-1].float().mean())
         figures = self._add_bonus(batch)
         self.storage.take(batch)
         self.storage.before_gradients(self.policy, self.algorithm)
         info = {**figures, **self._update_policy()}
         info = self.storage.after_gradients(self.policy, self.algorithm, info)
-        self._weights.publish(self.policy)
+        self._actors.publish()
         self.step += steps
         lengths = batch.episode_lengths[:-1]
         ended = lengths > 0
@@ -302,7 +264,7 @@ class DistributedAgent(Agent):
             StopRequested: If a signal came; of several ranks, on all of them.
         """
         try:
-            batch = self._next_batch()
+            batch = self._actors.next_batch(self._stop_alone)
         except StopRequested:
             self._summed(0)  # the other ranks wait there
             raise
@@ -311,37 +273,15 @@ class DistributedAgent(Agent):
             self.check_stop()
         return batch, steps
 
-    def _next_batch(self) -> Any:
-        assert self._loader is not None
-        batch = self._loader.get(self._stop_alone)
-        if isinstance(batch, Exception):
-            self._stop_alone()  # a signal to the whole group may have taken the actors
-        if isinstance(batch, PoolClosed) and self._pool is not None and self._pool.failure is not None:
-            raise self._pool.failure
-        if isinstance(batch, Exception):
-            raise batch
-        return batch
-
-    def _idle_shares(self) -> dict[str, float]:
-        assert self._loader is not None
-        now, idle = time.monotonic(), float(self._actor.stats[:, WAITING].sum())
-        seconds = now - self._logged
-        shares = {
-            "speed/learner_idle": self._loader.waited / seconds,
-            "speed/actors_idle": (idle - self._idle) / (seconds * self.num_actors),
-        }
-        self._loader.waited, self._logged, self._idle = 0.0, now, idle
-        return shares
-
     def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "session": self._session}
+        return {**super().state_dict(), "session": self._actors.session}
 
     def state_template(self) -> Any:
         return {**super().state_template(), "session": Whole()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
-        self._session = state["session"]
+        self._actors.session = state["session"]
         log.warning("actors begin with fresh episodes; this resume is not exact")
 
     def _load_data(self, state: dict[str, Any]) -> None:

@@ -55,7 +55,7 @@ class BatchLoader:
 
     def _run(self) -> None:
         batch: Any = None
-        while not isinstance(batch, Exception):
+        while not isinstance(batch, Exception) and not self._stopping.is_set():
             try:
                 batch = self._load()
             except Exception as error:

@@ -1,4 +1,4 @@
-"""The actors' processes: started, fed with free slots, watched, started again, ended."""
+"""Actors in processes of the learner's machine: started, fed with free slots, watched, started again, ended."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ import contextlib
 import multiprocessing.forkserver
 import multiprocessing.resource_tracker
 import os
-import queue
 import resource
 import signal
 import sys
 import threading
 import time
 import types
-from collections import deque
 from collections.abc import Iterator
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -22,63 +20,32 @@ from typing import Any
 
 import torch.multiprocessing
 
-from hsw.agent import actor as actor_module
-from hsw.agent.actor import HEARTBEAT, Actor
-from hsw.errors import ConfigError, WorkersLostError
-from hsw.run.trace import log_to_file
+from hsw.agent import actor_process
+from hsw.agent.actor import HEARTBEAT, WAITING
+from hsw.agent.seats import Crew, Seat, Seats
+from hsw.errors import ConfigError
 
 _WATCH_SECONDS = 1.0
 _START_ATTEMPTS = 30
 
 
-class PoolClosed(Exception):
-    """There will be no more full slots."""
-
-
-class ActorPool:
+class ProcessPool(Seats["_Seat"]):
     """Actors in processes of their own, each behind a pipe of its own, so that one that dies takes no lock with it.
 
-    put and get are those of the free and the full slots, as DistributedStorage.sample takes them. What a dead actor had
-    not finished is given to another; it was never handed out as full.
+    Rollouts and weights are in memory that all of them share.
 
     Args:
-        actor: What runs in each.
-        num_envs: Of each.
-        num_actors: How many.
-        num_slots: Of the storage.
-        seed: The run's.
-        session: How often the run has been started; a resumed run's environments do not repeat themselves.
-        timeout: Seconds without a step after which an actor that has slots to fill counts as hung.
-        max_restarts: How many deaths, hangs and errors are made good, in all.
+        crew: What is to run.
 
     Raises:
         ConfigError: If the limit of open files does not suffice.
     """
 
-    def __init__(
-        self,
-        actor: Actor,
-        num_envs: int,
-        num_actors: int,
-        num_slots: int,
-        seed: int,
-        session: int,
-        timeout: float,
-        max_restarts: int,
-    ) -> None:
-        self._actor, self._num_envs = actor, num_envs
-        self._seed, self._session, self._timeout = seed, session, timeout
-        self._max_restarts = self._restarts_left = max_restarts
-        self._check_files(num_actors)
+    def __init__(self, crew: Crew) -> None:
+        super().__init__(crew, [_Seat(index) for index in range(crew.num_actors)])
+        self._check_files(crew.num_actors)
         self._context = torch.multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload([actor_module.__name__])
-        self._lock = threading.Lock()  # of all that follows
-        self._free = deque(range(num_slots))
-        self._seats = [_Seat(index) for index in range(num_actors)]
-        self._full: queue.SimpleQueue[int | None] = queue.SimpleQueue()
-        self._closing = False
-        self._first_error = self._first_traceback = ""
-        self.failure: WorkersLostError | None = None
+        self._context.set_forkserver_preload([actor_process.__name__])
         self._thread = threading.Thread(target=self._watch, name="actors", daemon=True)
 
     @staticmethod
@@ -106,33 +73,27 @@ class ActorPool:
             self._start(seat)
         self._thread.start()
 
-    # -- the queues' face -------------------------------------------------------------------------------------------
+    def publish(self) -> None:
+        """Nothing: actors see the weights that are published."""
 
-    def put(self, slot: int) -> None:
-        """Give back a slot that was copied."""
-        with self._lock:
-            self._free.append(slot)
-            self._feed()
-
-    def get(self) -> int:
-        """The next full slot, in the order in which they were filled.
-
-        Raises:
-            PoolClosed: If there will be none.
-        """
-        slot = self._full.get()
-        if slot is None:
-            self._full.put(None)  # for whoever else is waiting
-            raise PoolClosed
-        return slot
+    def statistics(self) -> dict[str, float]:
+        """See hsw.agent.protocols.Pool."""
+        stats = self.crew.actor.stats
+        return {
+            "rows": float(stats[:, HEARTBEAT].sum()),
+            "waited": float(stats[:, WAITING].sum()),
+            "actors": float(sum(seat.alive for seat in self._seats)),
+            "restarts": float(self.restarts),
+        }
 
     # -- the processes ----------------------------------------------------------------------------------------------
 
     def _start(self, seat: _Seat) -> None:
         here, there = self._context.Pipe()
-        arguments = self._actor, self._seed, seat.index, (self._session, seat.lives), there
+        crew = self.crew
+        arguments = crew.actor, crew.seed, seat.index, (crew.session, seat.lives), there
         process = self._context.Process(
-            target=actor_module.main, args=arguments, name=f"actor-{seat.index}", daemon=True
+            target=actor_process.main, args=arguments, name=f"actor-{seat.index}", daemon=True
         )
         for attempt in range(_START_ATTEMPTS):
             try:
@@ -148,28 +109,16 @@ class ActorPool:
             seat.begin(process, here)
             self._feed()
 
-    def _feed(self) -> None:
-        """Hand out free slots in whole sets, first to actors that have none, then as the set after the present one."""
-        for held in (0, self._num_envs):
-            for seat in self._seats:
-                if seat.alive and len(seat.slots) == held and len(self._free) >= self._num_envs:
-                    slots = [self._free.popleft() for _ in range(self._num_envs)]
-                    seat.slots += slots
-                    with contextlib.suppress(OSError):  # it has died; the watch will notice
-                        seat.connection.send(slots)
+    def _hand(self, seat: _Seat, slots: list[int]) -> None:
+        with contextlib.suppress(OSError):  # it has died; the watch will notice
+            seat.connection.send(slots)
 
     def _watch(self) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # as in start, for a server that is started here
         try:
             self._watch_seats()
         except Exception as error:  # nobody waits for ever because this thread is gone
-            self._fail(f"the watch over the actors failed: {type(error).__name__}: {error}", error)
-
-    def _fail(self, message: str, cause: BaseException) -> None:
-        self.failure = WorkersLostError(message, self._first_traceback)
-        self.failure.__cause__ = cause
-        self._closing = True
-        self._full.put(None)
+            self._watch_failed(error)
 
     def _watch_seats(self) -> None:
         last = time.monotonic()
@@ -187,7 +136,7 @@ class ActorPool:
                     self._lost(seat, f"died with exit code {seat.process.exitcode}")
                 elif self._hangs(seat, passed):
                     seat.process.kill()
-                    self._lost(seat, f"has not made a step for {self._timeout:g} s")
+                    self._lost(seat, f"has not made a step for {self.crew.timeout:g} s")
 
     def _receive(self, seat: _Seat) -> None:
         with contextlib.suppress(EOFError, OSError):
@@ -196,39 +145,21 @@ class ActorPool:
                 if isinstance(message, tuple):
                     seat.error, seat.traceback = message
                     continue
-                with self._lock:
-                    seat.slots.remove(message)
-                    self._feed()
-                self._full.put(message)
+                self._filled(seat, [message])
 
     def _hangs(self, seat: _Seat, passed: float) -> bool:
-        steps = float(self._actor.stats[seat.index, HEARTBEAT])
+        steps = float(self.crew.actor.stats[seat.index, HEARTBEAT])
         seat.silent = seat.silent + passed if seat.slots and steps == seat.steps else 0.0
         seat.steps = steps
-        return seat.silent > self._timeout
+        return seat.silent > self.crew.timeout
 
     def _lost(self, seat: _Seat, what: str) -> None:
         """Take back what an actor had and start another in its place, while there is patience."""
         seat.process.join()
-        with self._lock:
-            seat.alive = False
-            self._free.extend(seat.slots)
-            seat.slots.clear()
+        self._take_back(seat)
         seat.connection.close()
-        if self._closing:
-            return
-        error = f"actor {seat.index}: {seat.error}" if seat.error else f"actor {seat.index} {what}"
-        self._first_error = self._first_error or error
-        self._first_traceback = self._first_traceback or seat.traceback
-        if self._restarts_left == 0:
-            message = f"more actors were lost than agent.max_restarts={self._max_restarts} makes good; the first error "
-            self._fail(f"{message}was: {self._first_error}", RuntimeError(self._first_traceback or self._first_error))
-            return
-        self._restarts_left -= 1
-        if seat.traceback:
-            log_to_file(f"actor {seat.index}:\n{seat.traceback}")
-        actor_module.log.warning("%s; it is started again, and %d restarts are left", error, self._restarts_left)
-        self._start(seat)
+        if not self._closing and self._makes_good(seat, what):
+            self._start(seat)
 
     def close(self) -> None:
         """End the actors; one that does not answer is killed."""
@@ -251,15 +182,7 @@ class ActorPool:
         atexit.unregister(self.close)
 
 
-class _Seat:
-    """The place of one actor, whichever process sits there."""
-
-    def __init__(self, index: int) -> None:
-        self.index = index
-        self.lives = 0
-        self.alive = False
-        self.slots: list[int] = []
-
+class _Seat(Seat):
     def begin(self, process: Any, connection: Any) -> None:
         self.process, self.connection = process, connection
         self.lives += 1

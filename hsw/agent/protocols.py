@@ -7,7 +7,7 @@ properties; what an instance gets when it is made cannot be seen before, and is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Generic, Protocol
 
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from hsw.env import VectorEnv
-from hsw.errors import ConfigError
+from hsw.errors import ConfigError, HswError
 
 Env = VectorEnv | gym.Env[Any, Any] | gym.vector.VectorEnv[Any, Any, Any]
 EnvLike = Env | Callable[..., Env]  # an environment, or a function that makes one
@@ -134,6 +134,27 @@ class ActorMemory(Memory, Protocol):
         self, device: Any, batch_size: int, free_queue: Any, full_queue: Any, storages: Any, states: Any
     ) -> Any: ...
     def take(self, batch: Any) -> None: ...
+
+
+class Pool(Protocol):
+    """DistributedAgent's: actors, wherever they run, that fill the storage's slots (see hsw.agent.pool).
+
+    It is made of a Crew (hsw.agent.seats) and lives for one training; a target's own settings come by name. It is the
+    free and the full queue of ActorMemory.sample, which several threads call.
+    """
+
+    failure: HswError | None  # why there will be no more full slots, if it is not that the pool was closed
+
+    def start(self) -> None: ...  # returns soon; what is amiss with the settings is a ConfigError
+    def put(self, slot: int) -> None: ...  # a slot that was copied
+    def get(self) -> int: ...  # waits for the next full slot; PoolClosed (hsw.agent.seats) if there will be none
+    def publish(self) -> None: ...  # there is a new version of crew.actor.weights
+    def close(self) -> None: ...  # however start and the rest went; nothing of the pool outlives it
+
+    # Of actors: how many work now (actors), and how many were made good (restarts). Totals over all of them: rows that
+    # were stepped, which tell that they live; waited, seconds without slots. Others are totals, too; what grows
+    # is logged by the second.
+    def statistics(self) -> Mapping[str, float]: ...
 
 
 class IntrinsicRewards(Protocol):

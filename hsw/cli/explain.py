@@ -11,7 +11,18 @@ from omegaconf import DictConfig, OmegaConf
 from hsw.config.choices import compose_choices, options, places_named, search_also
 from hsw.config.words import meant
 
-_GROUPS = ("env", "network", "storage", "algorithm", "agent", "logger", "callbacks", "augmentation", "intrinsic_reward")
+_GROUPS = (
+    "env",
+    "network",
+    "storage",
+    "algorithm",
+    "agent",
+    "pool",
+    "logger",
+    "callbacks",
+    "augmentation",
+    "intrinsic_reward",
+)
 _SCALARS = ("experiments", "preset", "budget", "pair", "hindsight")  # groups whose choices are values for other places
 
 

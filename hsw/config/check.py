@@ -28,9 +28,10 @@ HANDED_OVER: dict[str, set[str]] = {
     "network": set(),
     "storage": set(),
     "algorithm": {"policy"},
-    "agent": {"env", "policy", "algorithm", "storage", "eval_env", "run", "callbacks", "augmentation"},
+    "agent": {"env", "policy", "algorithm", "storage", "eval_env", "run", "callbacks", "augmentation", "pool"},
     "logger": set(),
     "callbacks": set(),
+    "pool": {"crew"},
 }
 _WRAPPER = re.compile(r"env\.(eval_)?wrappers\.\d+")
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}

@@ -7,9 +7,10 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from hsw.agent.protocols import listed, missing
+from hsw.agent.protocols import Pool, listed, missing
 from hsw.errors import ConfigError
 from hsw.network import Policy
+from hsw.signatures import signature_of
 
 
 def check_pairs(targets: Mapping[str, Any], options: Mapping[str, Mapping[str, Any]]) -> None:
@@ -64,6 +65,28 @@ def check_pairs(targets: Mapping[str, Any], options: Mapping[str, Mapping[str, A
     if lacks:
         raise ConfigError(
             f"{agent.__name__} cannot use {network.__name__}: {lacks}; take {choices('network', network_lacks)}"
+        )
+
+
+def check_pool(targets: Mapping[str, Any]) -> None:
+    """Refuse a pool of actors for an agent that has none, and one that lacks what the agent needs of it.
+
+    Raises:
+        ConfigError: Naming what is missing.
+    """
+    pool, agent = owner(targets.get("pool")), owner(targets["agent"])
+    if pool is None:
+        return
+    signature = signature_of(agent)
+    if "pool" not in signature.hints and not signature.open:
+        raise ConfigError(
+            f"pool={pool.__name__} is where actors run, and {agent.__name__} has none; leave pool out, or take an "
+            "agent with actors, such as agent=impala"
+        )
+    lacks = missing(pool, Pool) if inspect.isclass(pool) else []
+    if lacks:
+        raise ConfigError(
+            f"{pool.__name__} cannot be the pool: it has no {listed(lacks)} (see Pool in {Pool.__module__})"
         )
 
 

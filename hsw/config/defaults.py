@@ -51,10 +51,18 @@ def _every_update(algorithm: Node) -> bool:
     return bool(algorithm.get("value_freq", 1) == 1)
 
 
+def _processes(root: Node) -> Node | None:
+    """Actors were processes, where there were actors."""
+    agent = root.get("agent")
+    actors = isinstance(agent, dict) and agent.get("_target_") == "hsw.agent.DistributedAgent"
+    return {"_target_": "hsw.agent.ProcessPool"} if actors else None
+
+
 KEYS = (
     # since 0.2.0
     Key("callbacks", {}),
     Key("augmentation"),
+    Key("pool", _processes),
     Key("intrinsic_reward"),
     Key("init_from"),
     Key("preset", idle=lambda node: True),  # its values count, and not what they are called

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from hsw.config.check import GROUPS, Target, check_config, find_targets
 from hsw.config.choices import options, targets_of, task_overrides
-from hsw.config.compatibility import check_pairs, owner
+from hsw.config.compatibility import check_pairs, check_pool, owner
 from hsw.config.defaults import fill_in, leave_out
 from hsw.config.files import refuse_secrets
 from hsw.config.legacy import keep_encoders
@@ -54,6 +54,7 @@ def check(config: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     targets = find_targets(plain, Settings, allowed)
     choices = {group: targets_of(group, allowed) for group in ("network", "storage")}
     check_pairs(targets, choices)  # first: a preset's values for other parts would be called misspelt
+    check_pool(targets)
     copies = {path for path, value in _leaves(raw) if isinstance(value, str) and "${" in value}
     for path, value in check_config(plain, Settings, targets, allowed, copies):
         if path not in copies:
@@ -65,7 +66,9 @@ def check(config: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
             f"storage.num_envs={plain['storage']['num_envs']} must be env.num_envs={plain['env']['num_envs']}; "
             "leave it to its interpolation"
         )
-    owner(targets["agent"]).check(plain)
+    for part in ("agent", "pool"):
+        if part in targets and hasattr(owner(targets[part]), "check"):
+            owner(targets[part]).check(plain)
     return plain, targets
 
 
@@ -163,8 +166,12 @@ def resumed_config(config: DictConfig, folder: Path) -> DictConfig:
     config = config.copy()
     config.resume = None  # a path, which may have any characters
     config.allow = allowed_by(config)
+    pool, config.pool = config.pool, None  # which is for the folder's agent, and is checked with it
     check(config)
+    config.pool = pool
     plain: Any = OmegaConf.to_container(saved, resolve=True)
+    if "pool" not in groups:
+        refuse_address(saved)
     try:
         check_env_modules(plain, config.allow)
         for key in groups:
@@ -175,6 +182,20 @@ def resumed_config(config: DictConfig, folder: Path) -> DictConfig:
     except ConfigError as error:
         raise CorruptError(f"the config of {folder} cannot be run: {error}") from error
     return saved
+
+
+def refuse_address(saved: DictConfig) -> None:
+    """Refuse to connect where only a run folder says to: whoever answers there would be trusted with this process.
+
+    Raises:
+        ConfigError: If its pool has an address that is not of this machine's choosing.
+    """
+    address = (saved.get("pool") or {}).get("address", "auto")
+    if address not in ("auto", "local"):
+        raise ConfigError(
+            f"the run had its actors at pool.address={address}, and a resume connects to no address that a run folder "
+            f"names; say so again with pool=ray pool.address={address}, or take pool=processes"
+        )
 
 
 def load_config(folder: Path) -> DictConfig:

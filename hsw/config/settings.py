@@ -62,6 +62,7 @@ class Settings:
     agent: Target
     logger: OneOrNamedTargets
     callbacks: NamedTargets
+    pool: OptionalTarget
     augmentation: OptionalTarget
     intrinsic_reward: OptionalTarget
 
@@ -78,6 +79,7 @@ CHANGEABLE = (
     "distributed_timeout",
     "fail_fast",
     "allow",
+    "pool",
     "resume",
 )
 

@@ -69,11 +69,11 @@ def distributed_agent(env: Any = "Bandit", **kwargs: Any) -> DistributedAgent:
 
 def batches_of(agent: DistributedAgent) -> list[Any]:
     """Every batch that the agent goes on to learn from."""
-    original, seen = agent._next_batch, []
+    original, seen = agent._actors.next_batch, []
 
-    def hooked() -> Any:
-        seen.append(original())
+    def hooked(check: Any) -> Any:
+        seen.append(original(check))
         return seen[-1]
 
-    agent._next_batch = hooked  # type: ignore[method-assign]
+    agent._actors.next_batch = hooked  # type: ignore[method-assign]
     return seen

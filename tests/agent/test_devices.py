@@ -104,7 +104,7 @@ def test_impala_acts_on_the_host_and_learns_on_another_device(lstm_size: int) ->
             batch = storage.sample(built.device, 2, free, full, storage.storages, states)
             assert {labels[part] for name, field in batch.items() for part in owned(field)} == {OTHER}
             algorithm.update(OneBatch(batch))
-            built._weights.publish(built.policy)
+            built._actors.publish()
         assert algorithm.num_updates == 2
         state = tree_to_host(algorithm.state_dict())
         algorithm.load_state_dict(state)

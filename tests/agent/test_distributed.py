@@ -15,9 +15,9 @@ import pytest
 import torch
 from torch import nn
 
-from hsw.agent import DistributedAgent
-from hsw.agent import actor as actor_module
-from hsw.agent.actor import SharedWeights
+from hsw.agent import DistributedAgent, actor_process
+from hsw.agent.actor import Actor
+from hsw.agent.publication import SharedWeights
 from hsw.agent.weights import write_weights
 from hsw.algorithm import IMPALA
 from hsw.env import VectorEnv
@@ -198,16 +198,16 @@ def test_no_actor_and_no_session_repeats_an_episode_and_no_rollout_is_learnt_fro
 
 
 def test_every_life_of_every_actor_has_random_numbers_of_its_own(monkeypatch: Any) -> None:
-    monkeypatch.setattr(actor_module, "become_worker", lambda: None)
+    monkeypatch.setattr(actor_process, "become_worker", lambda: None)
     drawn = []
     env = SimpleNamespace(close=lambda: None)
-    actor = SimpleNamespace(
-        make_env=lambda seed: drawn.append(seed) or env, run=lambda *_: drawn.append(int(torch.randint(2**40, ())))
-    )
+    actor = copy.copy(distributed_agent()._actors.actor)
+    actor.make_env = lambda seed: drawn.append(seed) or env
+    actor.run = lambda *_: drawn.append(int(torch.randint(2**40, ())))
     connection = SimpleNamespace(recv=None, send=None)
     lives = [(index, (session, life)) for index in range(2) for session in range(2) for life in range(2)]
     for actor_idx, life in [*lives, lives[0]]:
-        actor_module.main(actor, 1, actor_idx, life, connection)
+        actor_process.main(actor, 1, actor_idx, life, connection)
     *different, seed, number = drawn
     assert len(set(different)) == len(different)
     assert [seed, number] == drawn[:2]
@@ -274,7 +274,7 @@ def test_the_learners_networks_stay_where_they_are() -> None:
             return super().cpu()
 
     policy: Any = Watched(2, 2)
-    actor_module.Actor(policy, len, None, SharedWeights(policy), 1)  # type: ignore[arg-type]
+    Actor(policy, len, None, SharedWeights(policy), 1)  # type: ignore[arg-type]
     assert len(moved) == 1
     assert id(policy) not in moved
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from hsw.agent import OnPolicyAgent
-from hsw.agent.actor import SharedWeights
+from hsw.agent.publication import SharedWeights
 from hsw.algorithm import DAAC, PPO
 from hsw.errors import Interrupted
 from hsw.network import ActorCritic

@@ -26,13 +26,13 @@ from tests.test_resume import nth, when
 
 
 def alive(agent: DistributedAgent, pids: list[int]) -> list[int]:
-    assert agent._pool is None
+    assert agent._actors.pool is None
     return [pid for pid in pids if os.path.exists(f"/proc/{pid}")]
 
 
 def actors(agent: DistributedAgent) -> list[int]:
-    assert agent._pool is not None
-    return [seat.process.pid for seat in agent._pool._seats]
+    assert agent._actors.pool is not None
+    return [seat.process.pid for seat in agent._actors.pool._seats]  # type: ignore[attr-defined]
 
 
 def at_update(agent: DistributedAgent, number: int, do: Any) -> None:
@@ -43,11 +43,11 @@ def at_update(agent: DistributedAgent, number: int, do: Any) -> None:
 
 def waiting(agent: DistributedAgent, index: int) -> bool:
     """All slots are full, so that the actor waits for one."""
-    return not any(seat.slots for seat in agent._pool._seats)  # type: ignore[union-attr]
+    return not any(seat.slots for seat in agent._actors.pool._seats)  # type: ignore[union-attr]
 
 
 def writing(agent: DistributedAgent, index: int) -> bool:
-    rows_in_slot = float(agent._actor.stats[index, HEARTBEAT]) % agent.storage.num_steps
+    rows_in_slot = float(agent._actors.actor.stats[index, HEARTBEAT]) % agent.storage.num_steps
     return 0.2 < rows_in_slot / agent.storage.num_steps < 0.8
 
 
@@ -63,7 +63,7 @@ def test_a_killed_actor_is_replaced_and_its_unfinished_slots_are_never_learnt_fr
 
     at_update(agent, 3, kill)
     agent.train(9600)
-    assert agent._pool is None
+    assert agent._actors.pool is None
     assert len(killed) == 2
     assert alive(agent, killed) == []
     for batch in seen:
@@ -148,15 +148,15 @@ def test_a_learner_that_raises_leaves_no_actor() -> None:
 
 def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_its_batch(tmp_path: Path) -> None:
     agent = distributed_agent("Noise", folder=tmp_path, lstm_size=4)
-    original, number = agent._next_batch, nth(3)
+    original, number = agent._actors.next_batch, nth(3)
 
-    def poisoned() -> Any:
-        batch = original()
+    def poisoned(check: Any) -> Any:
+        batch = original(check)
         if number(batch):
             batch["rewards"][0] = float("nan")
         return batch
 
-    agent._next_batch = poisoned  # type: ignore[method-assign]
+    agent._actors.next_batch = poisoned  # type: ignore[method-assign]
     with pytest.raises(NonFiniteError, match=r"IMPALA's update 3 is not finite .* at step \d+; its batch is in"):
         agent.train(10**6)
     (kept,) = tmp_path.glob("nonfinite-*")

@@ -1,0 +1,180 @@
+"""A connection to a Ray cluster, or one of this run's own, that leaves the process as it was."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import logging
+import os
+import signal
+import socket
+import sysconfig
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from hsw.agent.actor import log
+from hsw.errors import ConfigError
+
+_ANSWER_SECONDS = 10.0
+_LEAST_STORE = 100 * 2**20  # bytes
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM, signal.SIGUSR1, signal.SIGUSR2)
+# Ray's environment variables: nothing is told to its makers; nothing is said about GPUs that actors do not use; and a
+# learner whose cluster is gone ends as this pool says, not by Ray's abort after a minute.
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "100000",
+}
+
+
+def import_ray() -> Any:
+    """Ray, which is an extra.
+
+    Raises:
+        ConfigError: If it is not installed.
+    """
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)  # which it reads as it is imported
+    try:
+        import ray
+    except ImportError as error:
+        raise ConfigError(f"pool=ray needs Ray ({error}); pip install 'hsw[ray]', or take pool=processes") from error
+    return ray
+
+
+class RayCluster:
+    """A connection. Whoever has connected this process before keeps theirs, and it is used.
+
+    Args:
+        address: auto (RAY_ADDRESS, else what `ray start` has started here, else local), local, or host:port.
+        num_cpus: Of a local one, which is of this run alone and ends with it.
+        store_bytes: Of its object store.
+        packages: That workers get from here, by name; hsw itself always is.
+
+    Raises:
+        ConfigError: If there is no cluster at the address, or it does not take this process.
+    """
+
+    def __init__(self, address: str, num_cpus: float, store_bytes: int, packages: Sequence[str]) -> None:
+        self.ray = ray = import_ray()
+        self._owned = not ray.is_initialized()
+        if not self._owned:
+            return
+        found = _resolved(address)
+        options: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
+        if found is None:
+            store = max(_LEAST_STORE, store_bytes)
+            options |= {"address": "local", "num_cpus": num_cpus, "object_store_memory": store}
+            options |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}  # nobody else's
+        else:
+            options |= {"address": found, "runtime_env": shipped(packages)}
+        # What Ray prints of its workers' ends, the pool says in a sentence.
+        ray._private.worker._worker_logs_enabled = False
+        logging.getLogger("ray").setLevel(logging.CRITICAL)
+        try:
+            with _own_signals(ray):
+                ray.init(**options)
+        except Exception as error:  # its errors have no common base
+            told = " ".join(str(error).split())[:300]
+            where = f"the Ray cluster at {found}" if found else "a local Ray cluster"
+            raise ConfigError(
+                f"pool.address={address}: {where} cannot be used: {type(error).__name__}: {told}"
+            ) from error
+        log.info("actors run on %s", f"the Ray cluster at {found}" if found else "a Ray cluster of this run's own")
+
+    def shortage(self) -> str:
+        """What the cluster has, and has to give, as part of a sentence."""
+        nodes = sum(node["Alive"] for node in self.ray.nodes())
+        total, free = self.ray.cluster_resources().get("CPU", 0), self.ray.available_resources().get("CPU", 0)
+        return f"the cluster has {nodes} node{'s' * (nodes != 1)} with {total:g} CPUs, {free:g} of them free"
+
+    def close(self) -> None:
+        """Disconnect; a local cluster ends."""
+        if self._owned:
+            with _own_signals(self.ray):
+                self.ray.shutdown()
+
+
+def _resolved(address: str) -> str | None:
+    """host:port of a cluster that answers; None if there is to be a local one."""
+    services: Any = importlib.import_module("ray._private.services")
+    if "://" in address:
+        raise ConfigError(
+            f"pool.address={address} is Ray Client's; give host:port of the cluster's head, as `ray start` prints it"
+        )
+    try:
+        found: str | None = services.canonicalize_bootstrap_address(None if address == "auto" else address)
+        if found is None:
+            return None
+        host, _, port = found.rpartition(":")
+        with socket.create_connection((host.strip("[]"), int(port)), _ANSWER_SECONDS):
+            pass
+    except (ValueError, OSError) as error:
+        if address == "auto" and "RAY_ADDRESS" not in os.environ:
+            log.info("the Ray cluster that was started here last does not answer; actors get one of their own")
+            return None
+        named = "RAY_ADDRESS" if address == "auto" else f"pool.address={address}"
+        raise ConfigError(
+            f"{named}: no Ray cluster answers there ({error}); start one with `ray start --head` and give its address, "
+            "or take pool.address=local"
+        ) from error
+    if not _is_ray(found):
+        raise ConfigError(
+            f"pool.address={address}: what answers there is no Ray cluster that this process may join; give the port "
+            "that `ray start` prints, 6379 as a rule, and the cluster's token (`ray get-auth-token`)"
+        )
+    return found
+
+
+def _is_ray(address: str) -> bool:
+    """Whether a cluster's head answers; Ray itself would ask for minutes."""
+    raylet: Any = importlib.import_module("ray._raylet")
+    answered: list[bool] = []
+
+    def ask() -> None:
+        with contextlib.suppress(Exception):
+            raylet.GcsClient(address=address).internal_kv_keys(b"", namespace=None, timeout=_ANSWER_SECONDS)
+            answered.append(True)
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(2 * _ANSWER_SECONDS)
+    return bool(answered)
+
+
+def shipped(packages: Sequence[str]) -> dict[str, Any]:
+    """A runtime environment with the code of hsw and of packages that are not installed, and with nothing else.
+
+    Raises:
+        ConfigError: If there is no such package.
+    """
+    installed = tuple(str(Path(sysconfig.get_path(name))) + os.sep for name in ("purelib", "platlib"))
+    folders: list[str] = []
+    for name in dict.fromkeys(("hsw", *packages)):
+        spec = importlib.util.find_spec(name.partition(".")[0])
+        if spec is None or spec.origin is None:
+            raise ConfigError(f"there is no package {name} to ship to Ray's workers; see pool.packages")
+        path = Path(spec.origin).resolve()
+        if name == "hsw" or not str(path).startswith(installed):
+            folders.append(str(path.parent if path.name == "__init__.py" else path))
+    return {"py_modules": folders, "excludes": ["__pycache__", "*.pyc"]}
+
+
+@contextlib.contextmanager
+def _own_signals(ray: Any) -> Iterator[None]:
+    """The context in which Ray comes and goes: it takes SIGTERM for itself, and in C as well."""
+    utils, handlers = ray._private.utils, {}
+    if threading.current_thread() is threading.main_thread():
+        handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+    set_handler = utils.set_sigterm_handler
+    utils.set_sigterm_handler = lambda handler: None
+    try:
+        yield
+    finally:
+        utils.set_sigterm_handler = set_handler
+        for number, handler in handlers.items():
+            if handler is not None:  # it was Python's
+                signal.signal(number, handler)
