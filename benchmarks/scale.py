@@ -95,10 +95,9 @@ def setup_of(arguments: tuple[str, ...], actors: int, cores: float) -> Setup:
     return Setup(actors, config.env.num_envs, storage.num_steps, storage.batch_size, storage.num_storages, cores)
 
 
-def validate(costs: dict[str, Costs], seconds: float, repeats: int) -> list[dict[str, Any]]:
+def validate(costs: dict[str, Costs], seconds: float, repeats: int) -> Iterator[dict[str, Any]]:
     """Runs with 1, 2 and 4 actors, and what formulas and simulation say of them under the load that there was."""
     cores = len(os.sched_getaffinity(0))
-    rows: list[dict[str, Any]] = []
     for name, (arguments, checked) in WORKLOADS.items():
         for actors in (1, 2, 4) if checked else ():
             for _ in range(repeats):
@@ -120,10 +119,9 @@ def validate(costs: dict[str, Costs], seconds: float, repeats: int) -> list[dict
                     "first": min(forecast, key=lambda key: forecast[key]),
                     "simulated": Simulation(costs[name], setup).run(20.0, 2.0),
                 }
-                rows.append(row)
                 told = f"{row['measured']:,.0f} measured, {row['simulated']['steps_per_second']:,.0f} simulated"
                 print(f"{name}, {actors} actors, {setup.background:.1f} others: {told}", file=sys.stderr)
-    return rows
+                yield row
 
 
 # -- machines that are not here ---------------------------------------------------------------------------------------
@@ -178,7 +176,10 @@ def main() -> None:
     costs = {name: Costs.of(plain) for name, plain in results["costs"].items()}
     if args.validate:
         about = {"load": os.getloadavg()[0], "seconds": args.seconds, "date": datetime.date.today().isoformat()}
-        results["validation"] = {**about, "rows": validate(costs, args.seconds, args.repeats)}
+        results["validation"] = {**about, "rows": []}
+        for row in validate(costs, args.seconds, args.repeats):
+            results["validation"]["rows"].append(row)
+            args.out.write_text(json.dumps(results, indent=1) + "\n")  # whatever ends the next run
     if args.simulate:
         results["forecast"] = simulate(costs)
     args.out.write_text(json.dumps(results, indent=1) + "\n")
