@@ -44,18 +44,22 @@ WORKLOADS: dict[str, tuple[tuple[str, ...], bool]] = {
 # -- real runs --------------------------------------------------------------------------------------------------------
 
 
+def grouped() -> bool:
+    """Whether the system shares its cores among sessions."""
+    path = Path("/proc/sys/kernel/sched_autogroup_enabled")
+    return path.exists() and path.read_text().strip() == "1"
+
+
 @contextlib.contextmanager
 def competitors() -> Iterator[list[float]]:
-    """How many tasks that are not this session's, or its children's, want a core; sampled until the context ends."""
+    """How many others want a core: tasks, or sessions where grouped; sampled until the context ends."""
     found: list[float] = []
     done = threading.Event()
 
     def sample() -> None:
-        while not done.wait(0.2):
-            with contextlib.suppress(OSError, ValueError):
-                lines = Path("/proc/stat").read_text().splitlines()
-                running = next(int(text.split()[1]) for text in lines if text.startswith("procs_running"))
-                found.append(max(0.0, running - _own_running()))
+        while not done.wait(0.5):
+            running = _running()
+            found.append(len(set(running)) if grouped() else len(running))
 
     thread = threading.Thread(target=sample, daemon=True)
     thread.start()
@@ -66,20 +70,20 @@ def competitors() -> Iterator[list[float]]:
         thread.join()
 
 
-def _own_running() -> int:
-    parents, running = {}, {}
-    for path in Path("/proc").glob("[0-9]*"):
+def _running() -> list[int]:
+    """The session of each task that wants a core and is neither this process's nor one that it started."""
+    parents, running = {}, []
+    for path in Path("/proc").glob("[0-9]*/task/*/stat"):
         with contextlib.suppress(OSError):
-            pid = int(path.name)
-            parents[pid] = int((path / "stat").read_text().rpartition(")")[2].split()[1])
+            state, parent, _, session = path.read_text().rpartition(")")[2].split()[:4]
+            pid = int(path.parts[2])
+            parents[pid] = int(parent)
+            if state == "R":
+                running.append((pid, int(session)))
     own = [os.getpid()]
     for pid in own:  # grows meanwhile
         own += [child for child, parent in parents.items() if parent == pid]
-    for pid in own:
-        for task in Path(f"/proc/{pid}/task").glob("*/stat"):
-            with contextlib.suppress(OSError):
-                running[task] = task.read_text().rpartition(")")[2].split()[0] == "R"
-    return sum(running.values())
+    return [session for pid, session in running if pid not in own]
 
 
 def setup_of(arguments: tuple[str, ...], actors: int, cores: float) -> Setup:
@@ -91,10 +95,9 @@ def setup_of(arguments: tuple[str, ...], actors: int, cores: float) -> Setup:
     return Setup(actors, config.env.num_envs, storage.num_steps, storage.batch_size, storage.num_storages, cores)
 
 
-def validate(costs: dict[str, Costs], seconds: float, repeats: int) -> list[dict[str, Any]]:
+def validate(costs: dict[str, Costs], seconds: float, repeats: int) -> Iterator[dict[str, Any]]:
     """Runs with 1, 2 and 4 actors, and what formulas and simulation say of them under the load that there was."""
     cores = len(os.sched_getaffinity(0))
-    rows: list[dict[str, Any]] = []
     for name, (arguments, checked) in WORKLOADS.items():
         for actors in (1, 2, 4) if checked else ():
             for _ in range(repeats):
@@ -104,7 +107,7 @@ def validate(costs: dict[str, Costs], seconds: float, repeats: int) -> list[dict
                     run = train((*arguments, *more), "cpu", seconds, Path(folder) / "run")
                 if "value" not in run:
                     raise RuntimeError(f"{name} with {actors} actors did not run:\n{run['error']}")
-                setup = replace(setup, background=statistics.mean(others))
+                setup = replace(setup, background=statistics.mean(others), grouped=grouped())
                 forecast = limits(costs[name], setup)
                 row = {
                     "workload": name,
@@ -116,10 +119,9 @@ def validate(costs: dict[str, Costs], seconds: float, repeats: int) -> list[dict
                     "first": min(forecast, key=lambda key: forecast[key]),
                     "simulated": Simulation(costs[name], setup).run(20.0, 2.0),
                 }
-                rows.append(row)
                 told = f"{row['measured']:,.0f} measured, {row['simulated']['steps_per_second']:,.0f} simulated"
                 print(f"{name}, {actors} actors, {setup.background:.1f} others: {told}", file=sys.stderr)
-    return rows
+                yield row
 
 
 # -- machines that are not here ---------------------------------------------------------------------------------------
@@ -174,7 +176,10 @@ def main() -> None:
     costs = {name: Costs.of(plain) for name, plain in results["costs"].items()}
     if args.validate:
         about = {"load": os.getloadavg()[0], "seconds": args.seconds, "date": datetime.date.today().isoformat()}
-        results["validation"] = {**about, "rows": validate(costs, args.seconds, args.repeats)}
+        results["validation"] = {**about, "rows": []}
+        for row in validate(costs, args.seconds, args.repeats):
+            results["validation"]["rows"].append(row)
+            args.out.write_text(json.dumps(results, indent=1) + "\n")  # whatever ends the next run
     if args.simulate:
         results["forecast"] = simulate(costs)
     args.out.write_text(json.dumps(results, indent=1) + "\n")

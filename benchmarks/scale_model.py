@@ -68,7 +68,8 @@ class Setup:
         actors_a_machine: None puts all of them beside the learner, in shared memory.
         bandwidth: Bytes a second, of the learner's machine to each side.
         latency: Seconds of a message of the network, whatever its size.
-        background: Other tasks that want a core, on each machine.
+        background: Others that want a core of the machine: tasks, or sessions where grouped.
+        grouped: The system shares its cores among sessions, whatever number of tasks each has (Linux's autogroup).
     """
 
     actors: int
@@ -81,6 +82,7 @@ class Setup:
     bandwidth: float = math.inf
     latency: float = 0.0
     background: float = 0.0
+    grouped: bool = False
 
     @property
     def machines(self) -> int:
@@ -108,11 +110,9 @@ def limits(costs: Costs, setup: Setup) -> dict[str, float]:
     }
     beside = set_time(costs, setup) / setup.envs if not setup.machines else 0.0
     tasks = 3 + (0 if setup.machines else actors)  # of them the learner, the loader and the pool
-    found["cores"] = (
-        min(setup.cores, tasks, setup.cores * tasks / (tasks + setup.background))
-        * steps
-        / (beside + (load + learn) / batch + pool)
-    )
+    parts = 1.0 if setup.grouped else tasks
+    share = min(setup.cores, tasks, setup.cores * parts / (parts + setup.background))
+    found["cores"] = share * steps / (beside + (load + learn) / batch + pool)
     if setup.machines:
         found["network in"] = setup.bandwidth * steps / costs.rollout_bytes
     return found

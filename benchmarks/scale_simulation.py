@@ -14,8 +14,8 @@ from benchmarks.scale_model import Costs, Setup, set_time, weights_delay
 class Shared:
     """A resource that its tasks share alike: a machine's cores, or a link. Each task gets at most one unit."""
 
-    def __init__(self, world: World, units: float, background: float = 0.0) -> None:
-        self.world, self.units, self.background = world, units, background
+    def __init__(self, world: World, units: float, background: float = 0.0, grouped: bool = False) -> None:
+        self.world, self.units, self.background = world, units / (1 + background * grouped), background * (not grouped)
         self._served = self._since = self.busy = 0.0  # what each task that was here all along has got; until when
         self._tasks: list[tuple[float, int, Callable[[], None]]] = []
         self._planned = 0  # of the plans for a next end only the newest counts
@@ -105,9 +105,10 @@ class Simulation:
 
     def __post_init__(self) -> None:
         setup = self.setup
-        self.home = Shared(self.world, setup.cores, setup.background)
+        cores = setup.cores, setup.background, setup.grouped
+        self.home = Shared(self.world, *cores)
         self.inward = Shared(self.world, 1.0)
-        machines = [Shared(self.world, setup.cores, setup.background) for _ in range(setup.machines)] or [self.home]
+        machines = [Shared(self.world, *cores) for _ in range(setup.machines)] or [self.home]
         self.workers = [Worker(machines[index % len(machines)]) for index in range(setup.actors)]
         self.free = setup.slots
         self.loading = self.learning = self.receiving = self.sending = False

@@ -68,7 +68,7 @@ def validation(results: dict[str, Any]) -> str:
     found, errors = results["validation"], []
     lines = [
         f"Runs of {found['seconds']:g} s, the second half of each; {found['date']}, load {found['load']:.1f}.",
-        "Others are the tasks of other users that wanted a core during a run, mean.",
+        "Others are the sessions (or tasks, where the system shares its cores among those) that wanted a core then.",
         "",
         *_head(
             *("workload", "actors", "others", "measured steps/s", "simulated", "error", "formula", "first limit"),

@@ -54,6 +54,15 @@ def test_other_users_tasks_take_their_share() -> None:
     assert ends == [pytest.approx(2.0)]
 
 
+def test_where_sessions_share_more_tasks_of_ones_own_bring_no_more_of_the_machine() -> None:
+    world, ends = World(), []
+    cores = Shared(world, 2.0, background=3.0, grouped=True)
+    for _ in range(2):
+        cores.run(1.0, lambda: ends.append(world.now))
+    world.run(10.0)
+    assert ends == [pytest.approx(4.0)] * 2
+
+
 @pytest.mark.parametrize(
     ("first", "costs", "setup"),
     [
