@@ -33,7 +33,6 @@ from hsw.config.hydra_versions import VERSION_BASE, trusting
 from hsw.config.origin import ORIGIN, changes_since, check_origin, take_origin, write_origin
 from hsw.config.plugins import register_plugins, trusted_packages
 from hsw.config.settings import CHANGEABLE
-from hsw.config.targets import packages_to_allow
 from hsw.errors import ConfigError, HswError, Interrupted, ResourceError
 from hsw.output import one_line, secure_logging
 from hsw.ranks import of_environment
@@ -118,7 +117,7 @@ def run_in_folder(config: DictConfig, folder: Path, job: bool = False) -> JobOut
     run_folder = own_folder(folder)
     try:
         if not job and not resume:
-            refuse_used(folder)
+            refuse_used(folder, config.allow)
         else:
             run_folder.run_id = run_id_of(folder) or run_folder.run_id
         status["run"] = run_folder.run_id
@@ -240,8 +239,8 @@ def _train_to_end(
         log_error(error, str(outcome.error))
         return outcome
     outcome = outcome_of(agent, None)
-    allow = packages_to_allow(agent.services.config, config.allow)
-    lines = last_lines(agent.last_scores, agent.step, outcome.seconds or 0.0, folder.path, sys.argv[0], allow)
+    trusts = agent.services.trusts
+    lines = last_lines(agent.last_scores, agent.step, outcome.seconds or 0.0, folder.path, sys.argv[0], trusts)
     if config.quiet or in_sweep():
         log.info("%s: %s", " ".join(lines.splitlines()[0].split()), folder.path)
     else:

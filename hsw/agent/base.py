@@ -261,7 +261,7 @@ class Agent(Parts, ABC):
         self._count_episodes()  # those of a half-filled rollout
         self._save(final=True)
         folder = self.services.folder
-        where = f"; continue with: {resume_command(folder.path)}" if folder else ""
+        where = f"; continue with: {resume_command(folder.path, self.services.trusts)}" if folder else ""
         raise Interrupted(f"stopped by signal {signum} at step {self.step}{where}", signum)
 
     def _save(self, final: bool = False) -> None:

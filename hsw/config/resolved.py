@@ -18,6 +18,7 @@ from hsw.config.defaults import fill_in, leave_out
 from hsw.config.files import refuse_secrets
 from hsw.config.legacy import keep_encoders
 from hsw.config.plain import SPACES, read_stored, settle
+from hsw.config.places import check_places
 from hsw.config.settings import CHANGEABLE, Settings, root_key
 from hsw.config.targets import check_env_modules
 from hsw.errors import ConfigError, CorruptError
@@ -171,7 +172,8 @@ def resumed_config(config: DictConfig, folder: Path) -> DictConfig:
             saved[key] = config[key]
         saved.allow = config.allow
         saved = settle(saved)  # what the command line changes may hold interpolations
-        check(saved)
+        checked, _ = check(saved)
+        check_places({key: checked[key] for key in checked if key not in groups}, config.allow, folder)
     except ConfigError as error:
         raise CorruptError(f"the config of {folder} cannot be run: {error}") from error
     return saved

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +46,12 @@ def run_id_of(folder: Path) -> str | None:
     return next(iter(told), None)
 
 
-def refuse_used(folder: Path) -> None:
+def refuse_used(folder: Path, allow: Iterable[str] = ()) -> None:
     """Refuse to begin a run in a folder that holds another one's results.
+
+    Args:
+        folder: Of the run.
+        allow: What the command line trusts, for the command that goes on with what is there.
 
     Raises:
         ConfigError: If it does.
@@ -63,7 +68,7 @@ def refuse_used(folder: Path) -> None:
     )
     if used or ("metrics.jsonl" in names and (folder / "metrics.jsonl").stat().st_size > 0):
         raise ConfigError(
-            f"{folder} holds a run already; continue it with: {resume_command(folder)}; or take another folder "
+            f"{folder} holds a run already; continue it with: {resume_command(folder, allow)}; or take another folder "
             "(hydra.run.dir=<folder>), or delete this one"
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,11 @@ class MlflowLogger(Logger):
         self.experiment, self.name, self.tracking_uri = experiment, name, tracking_uri
         self.tags = list(tags or [])
         self._id: str | None = None
+
+    @classmethod
+    def destinations(cls, options: Mapping[str, Any]) -> Collection[str]:
+        given = options.get("tracking_uri")
+        return [] if given in (None, os.environ.get("MLFLOW_TRACKING_URI")) else ["tracking_uri"]
 
     def open(self, folder: Path, config: dict[str, Any], state: Any) -> None:
         # MLflow 3 asks for a database unless one says that files will do; and it reports home unless one says no.

@@ -74,6 +74,7 @@ class Run:
         self.session = 0  # how often the run has been started
         self.saved_step: int | None = None
         self.agent: Any = None  # whom this serves, where somebody wants to know
+        self.trusts: list[str] = []  # what a command line must allow to resume it
         self._checkpoint: Path | None = None  # the last one saved or loaded
         self._restored: dict[str, Any] | None = None
         self.built_from: str | None = None  # of the config that the run is built from, a checksum
