@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from hsw import deadline
 from hsw.cli.main import JobError, describe, run_main
@@ -34,7 +34,7 @@ from hsw.config.origin import ORIGIN, changes_since, check_origin, take_origin, 
 from hsw.config.plugins import register_plugins, trusted_packages
 from hsw.config.settings import CHANGEABLE
 from hsw.errors import ConfigError, HswError, Interrupted, ResourceError
-from hsw.output import one_line, secure_logging
+from hsw.output import one_line, printable, secure_logging
 from hsw.ranks import of_environment
 from hsw.run.status import JobOutcome, read_status, stored_identity, write_status
 from hsw.run.trace import log_error
@@ -101,7 +101,7 @@ def run_in_folder(config: DictConfig, folder: Path, job: bool = False) -> JobOut
     """
     from hsw.config.resolved import load_config
     from hsw.env.trust import only_trusting
-    from hsw.run.identity import refuse_used, run_id_of
+    from hsw.run.identity import done_at, refuse_used, run_id_of
     from hsw.run.watched import own_folder, watched
 
     resume = config.resume is not None
@@ -114,6 +114,9 @@ def run_in_folder(config: DictConfig, folder: Path, job: bool = False) -> JobOut
     status = {"status": "running", "num_train_steps": config.num_train_steps, "identity": same}
     if job and (before := _finished(folder, status)):  # before the folder is touched
         return before
+    if resume and (step := done_at(folder, config.num_train_steps)) is not None:
+        _tell_done(config, folder, step)
+        return JobOutcome("done", 0, steps=step)
     run_folder = own_folder(folder)
     try:
         if not job and not resume:
@@ -199,6 +202,21 @@ def _finished(folder: Path, status: dict[str, Any]) -> JobOutcome | None:
         return None
     figures = {name: before.get(name) for name in ("exit_code", "steps", "seconds")}
     return JobOutcome("done", score=before.get("return"), note="done before", **figures)
+
+
+def _tell_done(config: DictConfig, folder: Path, step: int) -> None:
+    """Say that a run that was to be resumed is done, and how it goes on; its log stays as it is."""
+    from hsw.config.places import words_to_allow
+    from hsw.run.header import commands
+
+    plain: Any = OmegaConf.to_container(config)
+    again = commands(folder, sys.argv[0], words_to_allow(plain, config.allow, folder))["resume"]
+    print(
+        f"{printable(str(folder))} is done: {step:,} steps, of {config.num_train_steps:,} that were asked for; go on with "
+        f"a larger budget: {again} num_train_steps={2 * step}",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def _begin_again(folder: Path) -> bool:

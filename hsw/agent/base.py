@@ -105,6 +105,8 @@ class Agent(Parts, ABC):
                 self._take_iteration()
             if self._stop_wanted is not None:
                 log.info("stopped at step %d: %s", self.step, self._stop_wanted)
+            if self.every_eval.last == self.step:  # it was killed when nothing was left to do
+                self.last_scores = self.last_scores or self._restored_scores
             if self.eval_env is not None and (self.last_scores is None or self.every_eval.last != self.step):
                 self._evaluate()
             self._show_progress(force=True)

@@ -17,8 +17,8 @@ from hsw.config.compatibility import check_pairs, owner
 from hsw.config.defaults import fill_in, leave_out
 from hsw.config.files import refuse_secrets
 from hsw.config.legacy import keep_encoders
-from hsw.config.plain import SPACES, read_stored, settle
 from hsw.config.places import check_places
+from hsw.config.plain import SPACES, read_stored, settle
 from hsw.config.settings import CHANGEABLE, Settings, root_key
 from hsw.config.targets import check_env_modules
 from hsw.errors import ConfigError, CorruptError

@@ -73,6 +73,21 @@ def refuse_used(folder: Path, allow: Iterable[str] = ()) -> None:
         )
 
 
+def done_at(folder: Path, budget: int) -> int | None:
+    """The step at which the run in a folder is done with a budget; None if there is something left to do.
+
+    It has told so, and its newest checkpoint has come that far.
+    """
+    if stored_status(folder).get("status") != "done":
+        return None
+    try:
+        numbers = list_checkpoints(folder / "checkpoints")
+        step: int = read_meta(folder / "checkpoints" / f"{numbers[-1]:06d}").get("step", -1) if numbers else -1
+    except CorruptError:  # whoever loads it says so
+        return None
+    return step if step >= budget else None
+
+
 def _told_by_metrics(folder: Path) -> Any:
     """The id in the first row; each session's first row has one."""
     try:

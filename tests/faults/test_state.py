@@ -135,6 +135,8 @@ def test_no_key_of_a_state_may_be_missing(trained: Any) -> None:
     taken = []
     for path, value in leaves({key: part for key, part in state.items() if key != "logger"}):
         for key in value if isinstance(value, dict) and path[-1:] != ("sums",) else ():
+            if key == "success":  # which only some environments tell
+                continue
             try:
                 agent.load_state_dict(
                     put(state, path, lambda mapping, key=key: {k: v for k, v in mapping.items() if k != key})
