@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from hsw.agent.evaluation import evaluate
+from hsw.agent.extremes import likely_cause
 from hsw.agent.in_step import over_ranks, require_equal, require_reduced
 from hsw.agent.parts import Parts
 from hsw.env import as_vector_env
@@ -121,9 +122,8 @@ class Agent(Parts, ABC):
             self._stop()
         except NonFiniteError as error:
             path = self.services.save_batch(error.batch, self.step)
-            raise NonFiniteError(
-                f"{error} at step {self.step}" + (f"; its batch is in {path}" if path else "")
-            ) from None
+            kept = f"; its batch is in {path}" if path else ""
+            raise NonFiniteError(f"{error} at step {self.step}{self._cause(error.batch)}{kept}") from None
         self._stop_wanted = None  # whoever resumes a run that is done wants it to go on
         self._save(final=True)
         return self.last_scores if self.eval_env is not None else None
@@ -215,6 +215,10 @@ class Agent(Parts, ABC):
             if self.ranks.size == 1 or not self._asked():
                 raise
             return None
+
+    def _cause(self, batch: dict[str, Any]) -> str:
+        """What may have made an update of this batch not finite, in words for the end of a sentence."""
+        return likely_cause({"obs": self.obs}, env_axis=0) or likely_cause(batch)
 
     # -- stopping, saving, going on ---------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from hsw.agent.base import Agent, StopRequested
+from hsw.agent.extremes import finite_actions, likely_cause
 from hsw.agent.protocols import Learner, RolloutMemory, RolloutPolicy
 from hsw.agent.transitions import of_rollout
 from hsw.errors import ConfigError
@@ -78,7 +79,7 @@ class OnPolicyAgent(Agent):
         elsewhere = self.device.type != "cpu"
         obs = self._sent[1] if elsewhere and self._sent[0] is self.obs else self._tensors(self.obs)
         actions, extras = self.policy.act(obs)
-        step = self.env.step(actions.cpu().numpy())
+        step = self.env.step(finite_actions(self.policy, actions))
         # To another device a row goes in one copy, of which next_obs is also what the policy sees next.
         next_obs, rewards, terminateds, truncateds, valid = self._tensors(step[:5]) if elsewhere else step[:5]
         row = obs if elsewhere else self.obs, actions, rewards, terminateds, truncateds, next_obs
@@ -105,6 +106,10 @@ class OnPolicyAgent(Agent):
             self.storage.random_state = drawn
             set_rng_state(rng)
             raise
+
+    def _cause(self, batch: dict[str, Any]) -> str:
+        rollout = {name: getattr(self.storage, name, None) for name in ("rewards", "obs", "actions")}  # [T, N, ...]
+        return likely_cause(rollout, env_axis=1) or super()._cause(batch)
 
     def _on_batch(self, batch: Any) -> Any:
         self.check_stop()
