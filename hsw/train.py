@@ -212,8 +212,8 @@ def _tell_done(config: DictConfig, folder: Path, step: int) -> None:
     plain: Any = OmegaConf.to_container(config)
     again = commands(folder, sys.argv[0], words_to_allow(plain, config.allow, folder))["resume"]
     print(
-        f"{printable(str(folder))} is done: {step:,} steps of {config.num_train_steps:,} that were asked for; go on with "
-        f"a larger budget: {again} num_train_steps={2 * step}",
+        f"{printable(str(folder))} is done: {step:,} steps of {config.num_train_steps:,} that were asked for; go on "
+        f"with a larger budget: {again} num_train_steps={2 * step}",
         file=sys.stderr,
         flush=True,
     )

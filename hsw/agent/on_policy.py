@@ -15,6 +15,7 @@ from hsw.agent.transitions import of_rollout
 from hsw.errors import ConfigError
 from hsw.run.checkpoint import clone_state
 from hsw.seeding import get_rng_state, set_rng_state
+from hsw.template import Maybe, Named, Number
 
 
 class OnPolicyAgent(Agent):
@@ -117,6 +118,9 @@ class OnPolicyAgent(Agent):
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "prepared": self._prepared}
+
+    def state_template(self) -> Any:
+        return {**super().state_template(), "prepared": Maybe(Named(Number(finite=False)))}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)

@@ -18,7 +18,7 @@ from hsw.run.signals import StopSignals
 from hsw.run.state_files import ranks_of
 from hsw.run.watched import tell_saved
 from hsw.secrets import redact_all
-from hsw.template import Number, Whole, hold
+from hsw.template import Anything, Named, Number, Whole, hold
 
 log = logging.getLogger("hsw")
 
@@ -177,6 +177,7 @@ class Run:
             raise CorruptError(f"checkpoint {self._checkpoint} has no state of a logger")
         clock = {key: self._restored.get(key) for key in ("size", "elapsed")}
         hold({"size": Whole(), "elapsed": Number(0)}, clock, "logger")
+        hold(Named(Anything()), self._restored.get("copies", {}), "logger/copies")
         return state
 
     def save_batch(self, batch: dict[str, Any], step: int) -> Path | None:

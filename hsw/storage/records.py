@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ import numpy as np
 
 from hsw.errors import ConfigError
 from hsw.spaces import SpaceSpec, tree_map
+from hsw.template import StateError
 
+_AT_ONCE = 2**12  # records: they stay in the cache while their fields are looked at
 Field = tuple[str, str, tuple[int, ...]]  # name, dtype, shape
 
 
@@ -22,6 +25,43 @@ def space_fields(name: str, spec: SpaceSpec) -> Iterator[Field]:
             yield from space_fields(f"{name}/{key}", part)
     else:
         yield name, spec.dtype, spec.shape
+
+
+def choices_of(spaces: Mapping[str, SpaceSpec]) -> dict[str, tuple[int, ...]]:
+    """The fields of elements that are choices, and of how many each, along the last axis."""
+    found: dict[str, tuple[int, ...]] = {}
+    for name, spec in spaces.items():
+        if spec.nvec or spec.type == "MultiBinary":
+            found[name] = spec.nvec or (2,)
+        found |= choices_of({f"{name}/{key}": part for key, part in spec.spaces.items()})
+    return found
+
+
+def check_records(records: np.ndarray, choices: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuse records with numbers that no vector of environments lets pass.
+
+    Args:
+        records: [K]; what they keep of info is not looked at, because nobody does when it is stored.
+        choices: As choices_of tells them.
+
+    Raises:
+        StateError: Naming the field.
+    """
+    for first in range(0, len(records), _AT_ONCE):
+        rows = records[first : first + _AT_ONCE]
+        for name in rows.dtype.names or ():
+            part, kind = rows[name], rows.dtype[name].base.kind
+            if name.startswith("info/"):
+                continue
+            if kind == "f":  # the sum tells of all at once, short of an overflow
+                with np.errstate(over="ignore", invalid="ignore"):
+                    good = math.isfinite(np.add.reduce(part, axis=None)) or bool(np.isfinite(part).all())
+            elif kind == "b":
+                good = bool((part.view(np.uint8) <= 1).all())
+            else:
+                good = name not in choices or bool(((part >= 0) & (part < choices[name])).all())
+            if not good:
+                raise StateError(f"the saved replay's rows have {name} that no environment gives")
 
 
 def record_dtype(fields: list[Field]) -> np.dtype:
