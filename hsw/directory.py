@@ -14,6 +14,7 @@ import stat
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Literal
+from urllib.parse import unquote, urlsplit
 
 from hsw.errors import CorruptError
 
@@ -218,6 +219,17 @@ def is_file(folder: Path, name: str) -> bool:
             return directory.kind(name) == "file"
     except OSError:
         return False
+
+
+def is_within(value: str, folder: Path) -> bool:
+    """Whether a path, or the URL of a file, is of something in a folder."""
+    if value[:1] in "~$":
+        return False
+    parts = urlsplit(value)
+    if parts.scheme not in ("", "file") or parts.netloc:
+        return False
+    path = unquote(parts.path) if parts.scheme else value
+    return Path(os.path.abspath(path)).resolve().is_relative_to(folder.resolve())
 
 
 def _plain(name: str) -> str:

@@ -5,15 +5,14 @@ if the command line names it too.
 from __future__ import annotations
 
 import inspect
-import os
 import re
 import shlex
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import unquote, urlsplit
 
 from hsw.config.targets import packages_to_allow, resolve_target
+from hsw.directory import is_within
 from hsw.errors import ConfigError
 from hsw.run.logger import Logger
 from hsw.run.paste import allow_override, is_package
@@ -91,16 +90,5 @@ def _walk(node: Any, path: str, allowed: Collection[str], by_form: bool, folder:
             yield from _walk(value, name, allowed, by_form and told is None, folder)
         elif isinstance(value, str) and value and not str(key).startswith("_"):
             leads_out = key in told if told is not None else by_form and bool(_ADDRESS.match(value))
-            if leads_out and not _is_within(value, folder):
+            if leads_out and (folder is None or not is_within(value, folder)):
                 yield Place(name, value)
-
-
-def _is_within(value: str, folder: Path | None) -> bool:
-    """Whether a path, or the URL of a file, is of something in the run folder."""
-    if folder is None or value[:1] in "~$":
-        return False
-    parts = urlsplit(value)
-    if parts.scheme not in ("", "file") or parts.netloc:
-        return False
-    path = unquote(parts.path) if parts.scheme else value
-    return Path(os.path.abspath(path)).resolve().is_relative_to(folder.resolve())

@@ -7,6 +7,7 @@ import os
 import shlex
 import shutil
 import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from hsw.config.places import check_places, places_outside, words_to_allow
-from hsw.errors import ConfigError
+from hsw.errors import ConfigError, CorruptError
+from hsw.run.folder import RunFolder
 from hsw.run.services import Run
 from tests.runs import ROOT, TINY, call, finish, newest, rows, run_dir, start, wait_for
 
@@ -187,3 +189,70 @@ def test_a_pasted_command_goes_on_with_a_stopped_process(tmp_path: Path) -> None
     step = newest(tmp_path)["step"]
     assert finish(start(*command[3:], f"num_train_steps={step + 64}")).code == 0
     assert newest(tmp_path)["step"] >= step + 64
+
+
+# -- what the libraries of loggers would take from the folder ----------------------------------------------------------
+
+PLANTED: dict[str, Any] = {
+    "wandb/settings": "[default]\nbase_url = http://evil.example\n",
+    ".wandb": None,
+    "wandb/latest-run": "..",
+    "wandb/run-1/files": "out",
+    "wandb/offline-run-1/logs/debug.log": "out",
+    "tensorboard/events.out.tfevents.1": "out",
+    "tensorboard/a/b/c": "out",
+    "mlruns/0/meta.yaml": "out",
+    "mlruns/0/pipe": os.mkfifo,
+    "mlruns/0/a": os.link,
+}
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_what_a_loggers_library_would_follow_or_obey_is_refused(name: str, tmp_path: Path) -> None:
+    path, planted, out = tmp_path / "run" / name, PLANTED[name], tmp_path / "out"
+    path.parent.mkdir(parents=True)
+    out.write_text("precious")
+    if planted is None:
+        path.mkdir()
+    elif planted is os.mkfifo:
+        os.mkfifo(path)
+    elif planted is os.link:
+        os.link(out, path)
+    elif "=" in planted:
+        path.write_text(planted)
+    else:
+        path.symlink_to(out if planted == "out" else tmp_path / "run" / planted)
+    with pytest.raises(CorruptError, match=path.name):
+        RunFolder(tmp_path / "run")
+    assert out.read_text() == "precious"
+
+
+def test_the_links_that_wandb_makes_are_its_own(tmp_path: Path) -> None:
+    logs = tmp_path / "wandb" / "offline-run-1-a" / "logs"
+    logs.mkdir(parents=True)
+    (logs / "debug-core.log").symlink_to("/tmp/of-wandbs-service.log")
+    (tmp_path / "wandb" / "latest-run").symlink_to("offline-run-1-a")
+    (tmp_path / "wandb" / "debug.log").symlink_to("offline-run-1-a/logs/debug.log")
+    RunFolder(tmp_path).close()
+
+
+def test_folders_within_folders_without_end_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "mlruns" / "/".join("a" * 200)).mkdir(parents=True)
+    with pytest.raises(CorruptError, match="nested deeper"):
+        RunFolder(tmp_path)
+
+
+def test_git_obeys_no_config_in_a_run_folder(run: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    hook = tmp_path / "hook"
+    hook.write_text(f"#!/bin/sh\ntouch {tmp_path}/exploded\n")
+    hook.chmod(0o755)
+    (run / ".gitattributes").write_text("* filter=x\n")
+    own = ["-c", "user.name=x", "-c", "user.email=x", "commit", "-qm", "x"]
+    obeyed = (["config", "core.fsmonitor", str(hook)], ["config", "filter.x.clean", str(hook)])
+    for words in (["init", "-q"], ["add", "train.log", ".gitattributes"], own, *obeyed):
+        subprocess.run(["git", *words], cwd=run, check=True)
+    (run / "train.log").write_text("changed")
+    monkeypatch.chdir(run)
+    resumed = call("resume=.", "num_train_steps=64")
+    assert resumed.code == 0, resumed.err
+    assert not (tmp_path / "exploded").exists()
