@@ -11,14 +11,16 @@ import errno
 import os
 import shutil
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Literal
+from typing import IO, Any, BinaryIO, Literal
 from urllib.parse import unquote, urlsplit
 
 from hsw.errors import CorruptError
 
 Kind = Literal["file", "folder", "link", "other"]
+_LONGEST_LINE = 2**24  # bytes
 _NOT_FOLLOWED = (errno.ELOOP, errno.EMLINK, errno.ENOTDIR, errno.EEXIST)
 
 
@@ -210,6 +212,18 @@ def read_file(folder: Path, name: str, limit: int | None = None) -> bytes:
     """The content of a file in a folder, see Directory.read."""
     with Directory.open(folder) as directory:
         return directory.read(name, limit)
+
+
+def lines_of(file: IO[bytes]) -> Iterator[bytes]:
+    """The lines of an open file, one at a time.
+
+    Raises:
+        ValueError: If one is longer than a row of metrics ever is.
+    """
+    while line := file.readline(_LONGEST_LINE):
+        if len(line) == _LONGEST_LINE:
+            raise ValueError(f"it has a line of more than {_LONGEST_LINE} bytes")
+        yield line
 
 
 def is_file(folder: Path, name: str) -> bool:

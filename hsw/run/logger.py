@@ -16,6 +16,8 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from hsw.directory import lines_of
+
 
 class Logger:
     """A copy of the run's metrics; this one is none. Texts, histograms, images and videos are for those that take them.
@@ -263,8 +265,11 @@ def _lines_of_last_step(path: Path) -> list[bytes]:
     """The rows of metrics.jsonl at the step of its last one."""
     lines: list[bytes] = []
     step = None
-    for line in path.read_bytes().splitlines() if path.is_file() else ():
-        now = json.loads(line)["step"]
-        lines = [*lines, line] if now == step else [line]
-        step = now
+    if not path.is_file():
+        return lines
+    with path.open("rb") as file:
+        for line in lines_of(file):
+            now = json.loads(line)["step"]
+            lines = [*lines, line] if now == step else [line]
+            step = now
     return lines

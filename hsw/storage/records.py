@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hsw.errors import ConfigError
+from hsw.memory import available_memory
 from hsw.spaces import SpaceSpec, tree_map
 from hsw.template import StateError
 
@@ -101,22 +100,6 @@ def from_fields(fields: dict[str, Any], spaces: dict[str, SpaceSpec], dtype: np.
     records = np.zeros(len(fields["rewards"]), dtype)
     tree_map(lambda view, part: np.copyto(view, part), to_fields(records, spaces), fields)
     return records
-
-
-def available_memory() -> int:
-    """Bytes that this process may still take: the machine's, or what its control group leaves it."""
-    lines = Path("/proc/meminfo").read_text().splitlines() if Path("/proc/meminfo").exists() else []
-    free = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), None)
-    if free is None:  # no Linux
-        free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    group = Path("/sys/fs/cgroup")
-    try:
-        limit = int((group / "memory.max").read_text())
-        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        used = int((group / "memory.current").read_text()) - int(stat["inactive_file"])
-    except (OSError, ValueError, KeyError):  # no limit
-        return free
-    return min(free, limit - used)
 
 
 def check_memory(size: int, num_envs: int, row_bytes: int, what: str) -> None:
