@@ -18,6 +18,7 @@ from hsw.agent.initial_weights import begin_from
 from hsw.cli.main import describe
 from hsw.config.choices import check_actions
 from hsw.config.hydra_versions import instantiate
+from hsw.config.places import words_to_allow
 from hsw.config.plain import SPACES
 from hsw.config.targets import resolve_target
 from hsw.env import VectorEnv
@@ -69,6 +70,7 @@ def make_run(
         agent.env.abandon()
         raise
     run.config = saved
+    run.trusts = words_to_allow(saved, config.allow, folder.path)
     run.agent = agent
     return agent
 

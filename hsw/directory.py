@@ -11,13 +11,16 @@ import errno
 import os
 import shutil
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Literal
+from typing import IO, Any, BinaryIO, Literal
+from urllib.parse import unquote, urlsplit
 
 from hsw.errors import CorruptError
 
 Kind = Literal["file", "folder", "link", "other"]
+_LONGEST_LINE = 2**24  # bytes
 _NOT_FOLLOWED = (errno.ELOOP, errno.EMLINK, errno.ENOTDIR, errno.EEXIST)
 
 
@@ -211,6 +214,18 @@ def read_file(folder: Path, name: str, limit: int | None = None) -> bytes:
         return directory.read(name, limit)
 
 
+def lines_of(file: IO[bytes]) -> Iterator[bytes]:
+    """The lines of an open file, one at a time.
+
+    Raises:
+        ValueError: If one is longer than a row of metrics ever is.
+    """
+    while line := file.readline(_LONGEST_LINE):
+        if len(line) == _LONGEST_LINE:
+            raise ValueError(f"it has a line of more than {_LONGEST_LINE} bytes")
+        yield line
+
+
 def is_file(folder: Path, name: str) -> bool:
     """Whether a folder has a file of that name which is no link to another."""
     try:
@@ -218,6 +233,17 @@ def is_file(folder: Path, name: str) -> bool:
             return directory.kind(name) == "file"
     except OSError:
         return False
+
+
+def is_within(value: str, folder: Path) -> bool:
+    """Whether a path, or the URL of a file, is of something in a folder."""
+    if value[:1] in "~$":
+        return False
+    parts = urlsplit(value)
+    if parts.scheme not in ("", "file") or parts.netloc:
+        return False
+    path = unquote(parts.path) if parts.scheme else value
+    return Path(os.path.abspath(path)).resolve().is_relative_to(folder.resolve())
 
 
 def _plain(name: str) -> str:

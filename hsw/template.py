@@ -37,12 +37,14 @@ class Axis:
 
 @dataclass(frozen=True)
 class Array:
-    """A tensor. Its numbers are finite, and within bounds that are given."""
+    """A tensor. Its numbers are finite, and within bounds that are given; with `sizes`, they are choices, of so many
+    each along the last axis."""
 
     shape: tuple[int | Axis, ...]
     dtype: torch.dtype
     low: float = -math.inf
     high: float = math.inf
+    sizes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -55,9 +57,10 @@ class Whole:
 
 @dataclass(frozen=True)
 class Number:
-    """A finite number, whole or not."""
+    """A number, whole or not; without `finite`, also none."""
 
     low: float = -math.inf
+    finite: bool = True
 
 
 @dataclass(frozen=True)
@@ -173,7 +176,7 @@ def space_template(spec: SpaceSpec, *leading: int | Axis) -> Any:
     """The template of elements of a space, [*leading, *shape], or of a dict of them."""
     if spec.type == "Dict":
         return {key: space_template(part, *leading) for key, part in spec.spaces.items()}
-    return Array((*leading, *spec.shape), spec.torch_dtype)
+    return Array((*leading, *spec.shape), spec.torch_dtype, sizes=spec.nvec or (2,) * (spec.type == "MultiBinary"))
 
 
 def optimizer_template(optimizer: torch.optim.Optimizer) -> Any:
@@ -250,6 +253,8 @@ def _hold_array(template: Array, state: Any, path: str, sizes: dict[str, int]) -
     bounded = template.low > -math.inf or template.high < math.inf
     if bounded and state.numel() and (float(state.min()) < template.low or float(state.max()) > template.high):
         raise StateError(f"the saved {path} has a number outside [{template.low:g}, {template.high:g}]")
+    if template.sizes and state.numel() and not bool(((state >= 0) & (state < torch.tensor(template.sizes))).all()):
+        raise StateError(f"the saved {path} has a choice outside of its space")
 
 
 def _hold_rows(template: Rows, state: Any, path: str) -> None:
@@ -269,7 +274,7 @@ def _fits(template: Any, state: Any) -> bool:
     if isinstance(template, Whole):
         return isinstance(state, int) and template.low <= state <= template.high
     assert isinstance(template, Number)
-    return abs(state) < 1e308 and state >= template.low  # NaN compares as false
+    return not template.finite or (abs(state) < 1e308 and state >= template.low)  # NaN compares as false
 
 
 def _wrong(path: str, state: Any, expected: str) -> StateError:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from hsw import deadline
 from hsw.cli.main import JobError, describe, run_main
@@ -33,9 +33,8 @@ from hsw.config.hydra_versions import VERSION_BASE, trusting
 from hsw.config.origin import ORIGIN, changes_since, check_origin, take_origin, write_origin
 from hsw.config.plugins import register_plugins, trusted_packages
 from hsw.config.settings import CHANGEABLE
-from hsw.config.targets import packages_to_allow
 from hsw.errors import ConfigError, HswError, Interrupted, ResourceError
-from hsw.output import one_line, secure_logging
+from hsw.output import one_line, printable, secure_logging
 from hsw.ranks import of_environment
 from hsw.run.status import DONE_BEFORE, JobOutcome, read_status, stored_identity, write_status
 from hsw.run.trace import log_error
@@ -108,7 +107,7 @@ def run_in_folder(config: DictConfig, folder: Path, job: bool = False) -> JobOut
     """
     from hsw.config.resolved import load_config
     from hsw.env.trust import only_trusting
-    from hsw.run.identity import refuse_used, run_id_of
+    from hsw.run.identity import done_at, refuse_used, run_id_of
     from hsw.run.watched import own_folder, watched
 
     resume = config.resume is not None
@@ -121,10 +120,13 @@ def run_in_folder(config: DictConfig, folder: Path, job: bool = False) -> JobOut
     status = {"status": "running", "num_train_steps": config.num_train_steps, "identity": same}
     if job and (before := _finished(folder, status)):  # before the folder is touched
         return before
+    if resume and (step := done_at(folder, config.num_train_steps)) is not None:
+        _tell_done(config, folder, step)
+        return JobOutcome("done", 0, steps=step)
     run_folder = own_folder(folder)
     try:
         if not job and not resume:
-            refuse_used(folder)
+            refuse_used(folder, config.allow)
         else:
             run_folder.run_id = run_id_of(folder) or run_folder.run_id
         status["run"] = run_folder.run_id
@@ -208,6 +210,21 @@ def _finished(folder: Path, status: dict[str, Any]) -> JobOutcome | None:
     return JobOutcome("done", score=before.get("return"), note=DONE_BEFORE, **figures)
 
 
+def _tell_done(config: DictConfig, folder: Path, step: int) -> None:
+    """Say that a run that was to be resumed is done, and how it goes on; its log stays as it is."""
+    from hsw.config.places import words_to_allow
+    from hsw.run.header import commands
+
+    plain: Any = OmegaConf.to_container(config)
+    again = commands(folder, sys.argv[0], words_to_allow(plain, config.allow, folder))["resume"]
+    print(
+        f"{printable(str(folder))} is done: {step:,} steps of {config.num_train_steps:,} that were asked for; go on "
+        f"with a larger budget: {again} num_train_steps={2 * step}",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
 def _begin_again(folder: Path) -> bool:
     """Whether there is a checkpoint to go on from; if not, the job's earlier traces are deleted."""
     from hsw.run.checkpoint import list_checkpoints
@@ -246,8 +263,8 @@ def _train_to_end(
         log_error(error, str(outcome.error))
         return outcome
     outcome = outcome_of(agent, None)
-    allow = packages_to_allow(agent.services.config, config.allow)
-    lines = last_lines(agent.last_scores, agent.step, outcome.seconds or 0.0, folder.path, sys.argv[0], allow)
+    trusts = agent.services.trusts
+    lines = last_lines(agent.last_scores, agent.step, outcome.seconds or 0.0, folder.path, sys.argv[0], trusts)
     if config.quiet or in_sweep():
         log.info("%s: %s", " ".join(lines.splitlines()[0].split()), folder.path)
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from hsw.config.plugins import trusted_packages
 from hsw.config.resolved import check, load_config
 from hsw.config.targets import check_env_modules
 from hsw.device import resolve_device
-from hsw.directory import is_file, read_file
+from hsw.directory import is_file, lines_of
 from hsw.env.stream import ObsStream
 from hsw.env.trust import only_trusting
 from hsw.errors import ConfigError, CorruptError
@@ -140,17 +140,24 @@ class TrainedPolicy:
         """The rows of metrics.jsonl: a pandas.DataFrame where pandas is installed, else a list of dicts."""
         rows: list[dict[str, Any]] = []
         path = self.folder / "metrics.jsonl"
-        text = read_file(self.folder, path.name).decode(errors="replace") if is_file(self.folder, path.name) else ""
-        for line in text.splitlines():
-            try:
-                rows.append(dict(json.loads(line)))
-            except (ValueError, TypeError):  # the last line of a run that was killed may be torn
-                log.warning("%s has a line that is not a row of metrics; it is left out", path)
+        if is_file(self.folder, path.name):
+            with path.open("rb") as file:
+                self._read_rows(lines_of(file), rows)
         try:
             import pandas
         except ImportError:
             return rows
         return pandas.DataFrame(rows)
+
+    def _read_rows(self, lines: Iterator[bytes], rows: list[dict[str, Any]]) -> None:
+        try:
+            for line in lines:
+                try:
+                    rows.append(dict(json.loads(line)))
+                except (ValueError, TypeError, RecursionError):  # the last line of a run that was killed may be torn
+                    log.warning("%s has a line that is not a row of metrics; it is left out", self.folder)
+        except ValueError as error:
+            raise CorruptError(f"{self.folder / 'metrics.jsonl'} cannot be read: {error}") from error
 
     def _make_env(self) -> Any:
         """An environment of which the spaces and the adapter's settings are asked, and nothing else."""

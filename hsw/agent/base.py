@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from hsw.agent.evaluation import evaluate
+from hsw.agent.extremes import likely_cause
 from hsw.agent.in_step import over_ranks, require_equal, require_reduced
 from hsw.agent.parts import Parts
 from hsw.env import as_vector_env
@@ -105,6 +106,8 @@ class Agent(Parts, ABC):
                 self._take_iteration()
             if self._stop_wanted is not None:
                 log.info("stopped at step %d: %s", self.step, self._stop_wanted)
+            if self.every_eval.last == self.step:  # it was killed when nothing was left to do
+                self.last_scores = self.last_scores or self._restored_scores
             if self.eval_env is not None and (self.last_scores is None or self.every_eval.last != self.step):
                 self._evaluate()
             self._show_progress(force=True)
@@ -119,9 +122,8 @@ class Agent(Parts, ABC):
             self._stop()
         except NonFiniteError as error:
             path = self.services.save_batch(error.batch, self.step)
-            raise NonFiniteError(
-                f"{error} at step {self.step}" + (f"; its batch is in {path}" if path else "")
-            ) from None
+            kept = f"; its batch is in {path}" if path else ""
+            raise NonFiniteError(f"{error} at step {self.step}{self._cause(error.batch)}{kept}") from None
         self._stop_wanted = None  # whoever resumes a run that is done wants it to go on
         self._save(final=True)
         return self.last_scores if self.eval_env is not None else None
@@ -214,6 +216,10 @@ class Agent(Parts, ABC):
                 raise
             return None
 
+    def _cause(self, batch: dict[str, Any]) -> str:
+        """What may have made an update of this batch not finite, in words for the end of a sentence."""
+        return likely_cause({"obs": self.obs}, env_axis=0) or likely_cause(batch)
+
     # -- stopping, saving, going on ---------------------------------------------------------------------------------
 
     def _asked(self) -> bool:
@@ -261,7 +267,7 @@ class Agent(Parts, ABC):
         self._count_episodes()  # those of a half-filled rollout
         self._save(final=True)
         folder = self.services.folder
-        where = f"; continue with: {resume_command(folder.path)}" if folder else ""
+        where = f"; continue with: {resume_command(folder.path, self.services.trusts)}" if folder else ""
         raise Interrupted(f"stopped by signal {signum} at step {self.step}{where}", signum)
 
     def _save(self, final: bool = False) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from hsw.agent.extremes import finite_actions
 from hsw.agent.protocols import ActingPolicy
 from hsw.env import Episode, VectorEnv
 from hsw.seeding import EVAL_POLICY, derive_seed, get_rng_state, set_rng_state
@@ -80,7 +81,7 @@ def evaluate(
                 return None
             with torch.inference_mode():
                 actions, _ = policy.act(to_device(obs, device), deterministic, *([memory] if memory else []))
-            step = env.step(actions.cpu().numpy())
+            step = env.step(finite_actions(policy, actions))
             obs = step.obs
             if memory:
                 rewards, valid = to_device((step.rewards, step.valid), device)

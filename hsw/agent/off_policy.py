@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
@@ -10,11 +9,12 @@ import numpy as np
 import torch
 
 from hsw.agent.base import Agent
+from hsw.agent.extremes import finite_actions
 from hsw.agent.protocols import Learner, ReplayMemory, ReplayPolicy
 from hsw.agent.transitions import of_replay, replaced
 from hsw.algorithm.intrinsic import Transitions
 from hsw.bounds import Range
-from hsw.errors import ConfigError, NonFiniteError
+from hsw.errors import ConfigError
 from hsw.run.services import Every
 from hsw.spaces import tree_map
 from hsw.template import Named, Number, StateError, Whole
@@ -84,10 +84,7 @@ class OffPolicyAgent(Agent):
             else:
                 actions, _ = self.policy.act(obs)
         chosen = actions.cpu()  # once, for the environment and for the storage, whose memory is the host's
-        env_actions = chosen.numpy()
-        if not math.isfinite(np.add.reduce(env_actions, axis=None)):  # or the environment would be blamed
-            raise NonFiniteError(f"{type(self.policy).__name__}'s actions are not finite")
-        step = self.env.step(env_actions)
+        step = self.env.step(finite_actions(self.policy, chosen))
         row = self.obs, chosen, step.rewards, step.terminateds, step.truncateds, step.info, step.obs
         self.storage.add(*row, valid=step.valid)
         # What an action was taken from; an episode's last observation is no such, nor is it when it comes again.

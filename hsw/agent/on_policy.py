@@ -9,11 +9,13 @@ import numpy as np
 import torch
 
 from hsw.agent.base import Agent, StopRequested
+from hsw.agent.extremes import finite_actions, likely_cause
 from hsw.agent.protocols import Learner, RolloutMemory, RolloutPolicy
 from hsw.agent.transitions import of_rollout
 from hsw.errors import ConfigError
 from hsw.run.checkpoint import clone_state
 from hsw.seeding import get_rng_state, set_rng_state
+from hsw.template import Maybe, Named, Number
 
 
 class OnPolicyAgent(Agent):
@@ -78,7 +80,7 @@ class OnPolicyAgent(Agent):
         elsewhere = self.device.type != "cpu"
         obs = self._sent[1] if elsewhere and self._sent[0] is self.obs else self._tensors(self.obs)
         actions, extras = self.policy.act(obs)
-        step = self.env.step(actions.cpu().numpy())
+        step = self.env.step(finite_actions(self.policy, actions))
         # To another device a row goes in one copy, of which next_obs is also what the policy sees next.
         next_obs, rewards, terminateds, truncateds, valid = self._tensors(step[:5]) if elsewhere else step[:5]
         row = obs if elsewhere else self.obs, actions, rewards, terminateds, truncateds, next_obs
@@ -106,12 +108,19 @@ class OnPolicyAgent(Agent):
             set_rng_state(rng)
             raise
 
+    def _cause(self, batch: dict[str, Any]) -> str:
+        rollout = {name: getattr(self.storage, name, None) for name in ("rewards", "obs", "actions")}  # [T, N, ...]
+        return likely_cause(rollout, env_axis=1) or super()._cause(batch)
+
     def _on_batch(self, batch: Any) -> Any:
         self.check_stop()
         return super()._on_batch(batch)
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "prepared": self._prepared}
+
+    def state_template(self) -> Any:
+        return {**super().state_template(), "prepared": Maybe(Named(Number(finite=False)))}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)

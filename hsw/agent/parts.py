@@ -40,6 +40,8 @@ from hsw.template import Each, Fields, Flag, Maybe, Number, Text, Whole, hold, s
 from hsw.transfer import to_device
 
 log = logging.getLogger("hsw")
+_LISTS = {"returns": Each(Number()), "lengths": Each(Whole(1))}
+_SCORES = Fields({**dict.fromkeys(("mean", "std", "min", "max"), Number()), **_LISTS}, {"success": Number(0)})
 
 
 class Parts:
@@ -121,6 +123,7 @@ class Parts:
         self.iteration_start = 0  # a resumed run may be in the midst of an iteration
         self.best_score: float | None = None
         self.last_scores: dict[str, Any] | None = None  # of the last evaluation in this process
+        self._restored_scores: dict[str, Any] | None = None  # of the last evaluation before this process
         self.every_eval = Every(eval_interval)
         self.every_log = Every(None)  # of loops that take many updates to a logged row
         self.num_episodes = 0
@@ -237,6 +240,7 @@ class Parts:
             "iteration_start": self.iteration_start,
             "best_score": self.best_score,
             "last_eval": self.every_eval.last,
+            "last_scores": self.last_scores or self._restored_scores,
             "stopping": self._stop_wanted,
             "episodes": self.num_episodes,
             "episode_returns": list(self.episode_returns),
@@ -261,6 +265,7 @@ class Parts:
             **dict.fromkeys(("step", "iteration_start", "last_eval", "episodes"), Whole()),
             "best_score": Maybe(Number()),
             "stopping": Maybe(Text()),
+            "last_scores": Maybe(_SCORES),
             "episode_returns": Each(Number(), most=recent),
             "episode_lengths": Each(Whole(1), most=recent),
             "episode_successes": Each(Flag(), most=recent),
@@ -285,6 +290,7 @@ class Parts:
         self.step, self.iteration_start = state["step"], state["iteration_start"]
         self.best_score = state["best_score"]
         self.every_eval.done(state["last_eval"])
+        self._restored_scores = state.get("last_scores")
         self.episode_returns.extend(state["episode_returns"])
         self.episode_lengths.extend(state["episode_lengths"])
         # A checkpoint of hsw 0.1 has none of these.

@@ -15,6 +15,7 @@ _PLAIN = {"--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r
 _PLAIN |= {"--shell-completion", "-sc"}
 _INFO = {"--info", "-i"}
 _TOPICS = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+_WORD = re.compile(r""""[^"]*"|'[^']*'|[^\s,\[\]]+""")  # of a list
 _LIST = re.compile(r"logger=\[([\w\s,]+)\]")
 
 
@@ -98,7 +99,7 @@ def allowed_by_flag(arguments: list[str]) -> list[str]:
     if not packages:
         return arguments
     for said in [argument for argument in rest if argument.startswith("allow=")]:
-        packages += re.findall(r"[\w.]+", said.partition("=")[2])
+        packages += _WORD.findall(said.partition("=")[2])
         rest.remove(said)
     overrides = [index for index, argument in enumerate(rest) if not argument.startswith("-") and "=" in argument]
     place = overrides[0] if overrides else len(rest)  # Hydra 1.3 wants overrides in a row

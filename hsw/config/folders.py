@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from hsw.errors import ConfigError
-from hsw.run.paste import hydra_value
+from hsw.run.paste import hydra_value, unquoted
 
 _FOLDERS = ("hydra.run.dir", "hydra.sweep.dir")
 
@@ -24,24 +23,15 @@ def with_folders(arguments: Sequence[str]) -> list[str]:
     for argument in arguments:
         name, _, value = argument.partition("=")
         if name == "resume" and value not in ("", "null"):
-            folder = next((one for one in (value, _unquoted(value)) if os.path.lexists(Path(one, "config.yaml"))), None)
+            folder = next((one for one in (value, unquoted(value)) if os.path.lexists(Path(one, "config.yaml"))), None)
             if folder is None:
-                raise ConfigError(f"there is no run in {_unquoted(value)}: it has no config.yaml")
+                raise ConfigError(f"there is no run in {unquoted(value)}: it has no config.yaml")
             argument = f"resume={hydra_value(folder)}"
             place = [f"hydra.run.dir={hydra_value(_for_hydra(folder))}"]  # also its log file is the run's
-        elif name in _FOLDERS and value and "${" not in value and value == _unquoted(value):
+        elif name in _FOLDERS and value and "${" not in value and value == unquoted(value):
             argument = f"{name}={hydra_value(value)}"
         found.append(argument)
     return found + place
-
-
-def _unquoted(value: str) -> str:
-    """What a value in the quotes of Hydra's grammar stands for."""
-    if len(value) < 2 or value[0] != value[-1] or value[0] not in "\"'":
-        return value
-    quote = value[0]
-    inner = re.sub(rf"(\\+)({quote}|$)", lambda found: "\\" * (len(found[1]) // 2) + found[2], value[1:-1])
-    return inner.replace("\\${", "${")
 
 
 def _for_hydra(folder: str) -> str:

@@ -12,10 +12,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from hsw.config.arguments import key_of, prepare
 from hsw.config.choices import task_overrides
+from hsw.config.places import check_places
+from hsw.config.plain import settle
 from hsw.config.settings import root_key
 from hsw.config.targets import check_env_modules
 from hsw.directory import read_file
 from hsw.errors import ConfigError, CorruptError
+from hsw.run.paste import unquoted
 
 if TYPE_CHECKING:
     from hsw.run.folder import RunFolder
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 NAME = "choices.json"
 _LARGEST = 2**22  # bytes
 ORIGIN = "HSW_FROM"  # the variable of the environment that names the folder whose config runs again
+_TYPED = "HSW_FROM_TYPED"  # and of what was typed beside it, as JSON
 _NOT_KEPT = ("hydra", "resume", "from", "allow")
 
 
@@ -44,7 +48,8 @@ def take_origin(arguments: Sequence[str]) -> list[str]:
         ConfigError: As again, or if a run is resumed too.
         CorruptError: As again.
     """
-    os.environ.pop(ORIGIN, None)
+    for variable in (ORIGIN, _TYPED):
+        os.environ.pop(variable, None)
     folders = [argument.partition("=")[2] for argument in arguments if argument.startswith("from=")]
     if not folders:
         return list(arguments)
@@ -53,6 +58,7 @@ def take_origin(arguments: Sequence[str]) -> list[str]:
         raise ConfigError("from=<run folder> makes a new run of one run's config; leave resume and further ones out")
     os.environ[ORIGIN] = folders[0]
     flags = [argument for argument in rest if argument.startswith("-")]
+    os.environ[_TYPED] = json.dumps([argument for argument in rest if argument not in flags])
     single = [] if {"-m", "--multirun"} & {*flags} else ["hydra.mode=RUN"]  # also of a study's job
     return [*flags, *again(Path(folders[0]), [argument for argument in rest if argument not in flags]), *single]
 
@@ -77,13 +83,19 @@ def again(folder: Path, changes: Sequence[str]) -> list[str]:
 
 
 def check_origin(config: DictConfig) -> None:
-    """Refuse an environment's module that a folder names, and the command line does not trust.
+    """Refuse an environment's module, and a place to write or send to, that a folder names and the command line does
+    not trust.
 
     Raises:
         ConfigError: If the config came from a folder and names one.
     """
-    if ORIGIN in os.environ:
-        check_env_modules({"env": {"_target_": "", "id": config.env.get("id", "")}}, config.allow)
+    if ORIGIN not in os.environ:
+        return
+    check_env_modules({"env": {"_target_": "", "id": config.env.get("id", "")}}, config.allow)
+    typed: dict[str, str] = {key_of(word): unquoted(word.partition("=")[2]) for word in json.loads(os.environ[_TYPED])}
+    plain: Any = settle(config)
+    groups = {key: OmegaConf.to_container(plain[key]) for key in ("logger", "callbacks") if key not in typed}
+    check_places(groups, list(config.allow), typed=typed.values())
 
 
 def changes_since(stored: DictConfig, config: DictConfig) -> str:

@@ -17,6 +17,7 @@ from hsw.config.compatibility import check_pairs, check_pool, owner
 from hsw.config.defaults import fill_in, leave_out
 from hsw.config.files import refuse_secrets
 from hsw.config.legacy import keep_encoders
+from hsw.config.places import check_places
 from hsw.config.plain import SPACES, read_stored, settle
 from hsw.config.settings import CHANGEABLE, Settings, root_key
 from hsw.config.targets import check_env_modules
@@ -178,7 +179,8 @@ def resumed_config(config: DictConfig, folder: Path) -> DictConfig:
             saved[key] = config[key]
         saved.allow = config.allow
         saved = settle(saved)  # what the command line changes may hold interpolations
-        check(saved)
+        checked, _ = check(saved)
+        check_places({key: checked[key] for key in checked if key not in groups}, config.allow, folder)
     except ConfigError as error:
         raise CorruptError(f"the config of {folder} cannot be run: {error}") from error
     return saved

@@ -17,6 +17,7 @@ import yaml
 from hsw.config.place import conf_folder
 from hsw.config.plugins import trusted_packages
 from hsw.errors import ConfigError
+from hsw.run.paste import is_package
 
 # Rooms of hsw whose exports may be named, by where they are exported and by where they are defined.
 _ROOMS = (
@@ -71,9 +72,10 @@ def resolve_target(name: str, allowed: Iterable[str] = ()) -> Any:
         ConfigError: If there is no such target, or it is not to be trusted.
     """
     trusted = (*allowed, *trusted_packages())
+    more = "".join(f", or anything public in {package}" for package in trusted if is_package(package))
     refusal = ConfigError(
         f"_target_={name} is not allowed: a target is a public class or function of hsw, a layer or optimiser of torch "
-        f"or a wrapper of gymnasium{''.join(f', or anything public in {package}' for package in trusted)}; "
+        f"or a wrapper of gymnasium{more}; "
         "allow=[my_package] on the command line trusts another package"
     )
     if not isinstance(name, str) or not all(part.isidentifier() and part[0] != "_" for part in name.split(".")):

@@ -24,7 +24,7 @@ def check_rewards(rewards: np.ndarray, lengths: np.ndarray) -> None:
         EnvError: If one is NaN, infinite or too large.
     """
     # The squares' sum tells of all of them at once.
-    if np.dot(rewards, rewards) < _LARGE:
+    if float(np.dot(rewards, rewards)) < _LARGE:
         return
     fine = np.abs(rewards) <= _LARGEST
     if not fine.all():

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from hsw.directory import lines_of
 from hsw.run.logger import Logger
 
 
@@ -35,7 +36,7 @@ class CsvLogger(Logger):
     def _new_rows(self) -> Iterator[dict[str, Any]]:
         with self._source.open("rb") as file:
             file.seek(self._read)
-            for line in file:
+            for line in lines_of(file):
                 if line.endswith(b"\n"):
                     self._read += len(line)
                     yield json.loads(line)

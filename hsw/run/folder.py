@@ -12,7 +12,7 @@ import uuid
 from pathlib import Path
 
 from hsw.directory import Directory, Kind, LinkError
-from hsw.errors import ConfigError, ResourceError
+from hsw.errors import ConfigError, CorruptError, ResourceError
 from hsw.run.guardian import started
 
 log = logging.getLogger("hsw")
@@ -25,6 +25,9 @@ _OWN: dict[str, Kind] = {
     ),
     **dict.fromkeys(("checkpoints", "best", "tensorboard", "wandb", "videos", "mlruns"), "folder"),
 }
+
+_COPIES = ("tensorboard", "wandb", "mlruns")  # where libraries of others write by path
+_DEEPEST = 20  # folders within one of them
 
 _REPLACED = ("config.yaml", "versions.json", "status.json")  # by a new file; the others are written in place
 
@@ -174,6 +177,8 @@ def refuse_links(directory: Directory) -> None:
         OSError: If it cannot be looked at.
     """
     for name in directory.names():
+        if name == ".wandb":
+            raise _no_part(directory.path / name)
         expected, found = _OWN.get(name), directory.kind(name)
         if expected is None and name.startswith("nonfinite-"):
             expected = "folder"
@@ -183,6 +188,8 @@ def refuse_links(directory: Directory) -> None:
             with directory.enter(name) as inner:  # raises
                 if name in ("checkpoints", "best"):
                     _refuse_links_to_folders(inner)
+                elif name in _COPIES:
+                    _refuse_in_copies(inner, name)
         else:
             os.close(directory.open_file(name, os.O_RDONLY if name in _REPLACED else os.O_RDWR))
 
@@ -201,6 +208,40 @@ def owner_of(folder: Path) -> int | None:
         pid, _, host = (folder / _OWNER).read_text().partition(" since ")[0].partition(" on ")
         return int(pid) if pid.isdecimal() and host == socket.gethostname() else None
     return None
+
+
+def _refuse_in_copies(directory: Directory, copy: str, depth: int = 1) -> None:
+    """Refuse what a logger's library would follow out of its folder, or take for what its user has set."""
+    if depth > _DEEPEST:
+        raise CorruptError(f"{directory.path} is nested deeper than any logger's folder")
+    for name in directory.names():
+        path = directory.path / name
+        if copy == "wandb" and depth == 1 and name == "settings":
+            raise _no_part(path)
+        kind = directory.kind(name)
+        if kind == "folder":
+            with directory.enter(name) as inner:
+                _refuse_in_copies(inner, copy, depth + 1)
+        elif kind == "file":
+            os.close(directory.open_file(name, os.O_RDONLY))
+            if os.stat(name, dir_fd=directory.descriptor, follow_symlinks=False).st_nlink > 1:
+                raise LinkError(f"{path} has another name elsewhere (a hard link), and what is here must be its own")
+        elif kind is not None and not (copy == "wandb" and kind == "link" and _is_wandbs(directory, name, depth)):
+            what = "a link" if kind == "link" else "no file"
+            raise LinkError(f"{path} is {what}, and what is in a run folder must be its own; delete it")
+
+
+def _is_wandbs(directory: Directory, name: str, depth: int) -> bool:
+    """Whether a link is one of those that wandb makes: to its latest run beside it, or of a past run's own log."""
+    if depth > 1:
+        return name == "debug-core.log" and directory.path.name == "logs"
+    target = Path(os.readlink(name, dir_fd=directory.descriptor))
+    inside = (directory.path / target).resolve().is_relative_to(directory.path.resolve())
+    return name in ("latest-run", "debug.log", "debug-internal.log") and inside
+
+
+def _no_part(path: Path) -> CorruptError:
+    return CorruptError(f"{path} is no part of a run, and wandb would take it for a setting of yours; delete it")
 
 
 def _ended(owner: str) -> bool:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from hsw.run.paste import hydra_value
+from hsw.run.paste import is_package, resume_command
 
 MOST_LINES = 8
 
@@ -64,15 +65,12 @@ def commands(folder: Path, program: str, allow: Sequence[str] = ()) -> dict[str,
     Args:
         folder: Of the run.
         program: By which it was started: the installed command if it is hsw-train, else python -m.
-        allow: Packages that the run's config may name.
+        allow: Packages and places that the run's config may name.
     """
-    import shlex
-
     installed = Path(program).name == "hsw-train"
     evaluate = ["hsw-eval"] if installed else ["python", "-m", "hsw.eval"]
-    resume = ["hsw-train"] if installed else ["python", "-m", "hsw.train"]
-    trusted = [f"allow=[{','.join(allow)}]"] if allow else []
+    packages = [name for name in allow if is_package(name)]  # an evaluation sends nothing anywhere
     return {
-        "evaluate": shlex.join([*evaluate, str(folder), *(word for name in allow for word in ("--allow", name))]),
-        "resume": shlex.join([*resume, f"resume={hydra_value(str(folder))}", *trusted]),
+        "evaluate": shlex.join([*evaluate, str(folder), *(word for name in packages for word in ("--allow", name))]),
+        "resume": resume_command(folder, allow, "hsw-train" if installed else "python -m hsw.train"),
     }

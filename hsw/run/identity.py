@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +46,12 @@ def run_id_of(folder: Path) -> str | None:
     return next(iter(told), None)
 
 
-def refuse_used(folder: Path) -> None:
+def refuse_used(folder: Path, allow: Iterable[str] = ()) -> None:
     """Refuse to begin a run in a folder that holds another one's results.
+
+    Args:
+        folder: Of the run.
+        allow: What the command line trusts, for the command that goes on with what is there.
 
     Raises:
         ConfigError: If it does.
@@ -63,9 +68,24 @@ def refuse_used(folder: Path) -> None:
     )
     if used or ("metrics.jsonl" in names and (folder / "metrics.jsonl").stat().st_size > 0):
         raise ConfigError(
-            f"{folder} holds a run already; continue it with: {resume_command(folder)}; or take another folder "
+            f"{folder} holds a run already; continue it with: {resume_command(folder, allow)}; or take another folder "
             "(hydra.run.dir=<folder>), or delete this one"
         )
+
+
+def done_at(folder: Path, budget: int) -> int | None:
+    """The step at which the run in a folder is done with a budget; None if there is something left to do.
+
+    It has told so, and its newest checkpoint has come that far.
+    """
+    if stored_status(folder).get("status") != "done":
+        return None
+    try:
+        numbers = list_checkpoints(folder / "checkpoints")
+        step: int = read_meta(folder / "checkpoints" / f"{numbers[-1]:06d}").get("step", -1) if numbers else -1
+    except CorruptError:  # whoever loads it says so
+        return None
+    return step if step >= budget else None
 
 
 def _told_by_metrics(folder: Path) -> Any:

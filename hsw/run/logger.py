@@ -12,9 +12,11 @@ import json
 import os
 import secrets
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal
+
+from hsw.directory import lines_of
 
 
 class Logger:
@@ -22,6 +24,21 @@ class Logger:
 
     Histograms come as a flat array of finite numbers, images as uint8 [H, W, C] and videos as uint8 [T, H, W, C].
     """
+
+    @classmethod
+    def destinations(cls, options: Mapping[str, Any]) -> Collection[str] | None:
+        """Which of its options name a place outside of the run folder.
+
+        Of a stored config these count only if the command line, or the environment, names the same.
+
+        Args:
+            options: The constructor's, by name.
+
+        Returns:
+            Their names, without those that the environment agrees with. None if it cannot tell: then an address or
+            a path among them is one.
+        """
+        return None
 
     def open(self, folder: Path, config: dict[str, Any], state: Any) -> None:
         """Begin a copy.
@@ -134,6 +151,14 @@ class WandbLogger(Logger):
         self._run: Any = None
         self._id: str | None = None
 
+    @classmethod
+    def destinations(cls, options: Mapping[str, Any]) -> Collection[str]:
+        # The server is the environment's alone; of it, whose account, and whether anything is sent at all.
+        environ = os.environ
+        elsewhere = options.get("entity") not in (None, environ.get("WANDB_ENTITY"))
+        sends = options.get("mode") == "online" and environ.get("WANDB_MODE", "online") != "online"
+        return ["entity"] * elsewhere + ["mode"] * sends
+
     def open(self, folder: Path, config: dict[str, Any], state: Any) -> None:
         # Reports about wandb itself wait for the server when the process ends, for as long as they like.
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
@@ -149,6 +174,7 @@ class WandbLogger(Logger):
             "console": "off",
             "init_timeout": self.init_timeout,
             "x_disable_meta": True,
+            "disable_git": True,
             "silent": True,
         }
         try:
@@ -239,8 +265,11 @@ def _lines_of_last_step(path: Path) -> list[bytes]:
     """The rows of metrics.jsonl at the step of its last one."""
     lines: list[bytes] = []
     step = None
-    for line in path.read_bytes().splitlines() if path.is_file() else ():
-        now = json.loads(line)["step"]
-        lines = [*lines, line] if now == step else [line]
-        step = now
+    if not path.is_file():
+        return lines
+    with path.open("rb") as file:
+        for line in lines_of(file):
+            now = json.loads(line)["step"]
+            lines = [*lines, line] if now == step else [line]
+            step = now
     return lines

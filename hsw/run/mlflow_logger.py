@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from hsw.directory import is_within
 from hsw.run.logger import Logger, gif
 
 _MOST_PARAMETERS = 100  # of one call
@@ -35,6 +36,12 @@ class MlflowLogger(Logger):
         self.experiment, self.name, self.tracking_uri = experiment, name, tracking_uri
         self.tags = list(tags or [])
         self._id: str | None = None
+        self._elsewhere: str | None = None
+
+    @classmethod
+    def destinations(cls, options: Mapping[str, Any]) -> Collection[str]:
+        given = options.get("tracking_uri")
+        return [] if given in (None, os.environ.get("MLFLOW_TRACKING_URI")) else ["tracking_uri"]
 
     def open(self, folder: Path, config: dict[str, Any], state: Any) -> None:
         # MLflow 3 asks for a database unless one says that files will do; and it reports home unless one says no.
@@ -48,6 +55,7 @@ class MlflowLogger(Logger):
         self._id = (state or {}).get("id")
         if self._id:
             self._client.update_run(self._id, status=RunStatus.to_string(RunStatus.RUNNING))
+            self._look_where_files_go(folder, store)
             return
         found = self._client.get_experiment_by_name(self.experiment)
         experiment = found.experiment_id if found else self._client.create_experiment(self.experiment)
@@ -56,9 +64,15 @@ class MlflowLogger(Logger):
             experiment, run_name=self.name or folder.resolve().name, tags=dict.fromkeys(self.tags, "true")
         )
         self._id = run.info.run_id
+        self._look_where_files_go(folder, store)
         parameters = [Param(name, value[:500]) for name, value in _leaves(config)]
         for first in range(0, len(parameters), _MOST_PARAMETERS):
             self._client.log_batch(self._id, params=parameters[first : first + _MOST_PARAMETERS])
+
+    def _look_where_files_go(self, folder: Path, store: str) -> None:
+        """A store within the run folder says so itself, and is data as the rest of it."""
+        place = self._client.get_run(self._id).info.artifact_uri
+        self._elsewhere = place if is_within(store, folder) and not is_within(place, folder) else None
 
     def copy(self, step: int, metrics: dict[str, float]) -> None:
         from mlflow.entities import Metric
@@ -67,6 +81,7 @@ class MlflowLogger(Logger):
         self._client.log_batch(self._id, [Metric(name, float(value), now, step) for name, value in metrics.items()])
 
     def log_text(self, step: int, name: str, text: str) -> None:
+        self._refuse_elsewhere()
         self._client.log_text(self._id, text, f"{name}/{step}.txt")
 
     def log_image(self, step: int, name: str, image: Any) -> None:
@@ -86,9 +101,14 @@ class MlflowLogger(Logger):
     def copy_state(self) -> Any:
         return {"id": self._id} if self._id else None
 
+    def _refuse_elsewhere(self) -> None:
+        if self._elsewhere:
+            raise ValueError(f"its store would keep files in {self._elsewhere}, outside of the run folder")
+
     def _keep(self, path: str, content: io.BytesIO) -> None:
         import tempfile
 
+        self._refuse_elsewhere()
         folder, _, name = path.rpartition("/")
         with tempfile.TemporaryDirectory() as temporary:
             file = Path(temporary, name)

@@ -55,7 +55,10 @@ def record_session(folder: Path, resume: bool) -> None:
     session: dict[str, Any] = {"began": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **versions(PACKAGES)}
     session["command"] = [hide_secrets(word) for word in sys.argv]
     with contextlib.suppress(OSError):  # there is no git, or the working folder is gone
-        if repository := _repository(Path.cwd(), time.monotonic() + _PATIENCE):
+        here = Path.cwd()
+        # Of a folder that is data, git would run what its config names.
+        inside = here.resolve().is_relative_to(folder.resolve())
+        if repository := None if inside else _repository(here, time.monotonic() + _PATIENCE):
             diff = repository.pop("diff")
             if diff:
                 repository["diff"] = _keep_diff(folder, diff, [one.get("repository") for one in earlier])
@@ -145,7 +148,7 @@ def _git(folder: Path, deadline: float, *arguments: str, most: int = 1 << 20) ->
     if left <= 0:
         return None
     process = subprocess.Popen(
-        ["git", "-C", str(folder), "--no-optional-locks", *arguments],
+        ["git", "-C", str(folder), "--no-optional-locks", "-c", "core.fsmonitor=false", *arguments],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

@@ -18,6 +18,7 @@ import torch
 from hsw.append_log import AppendLog, Piece
 from hsw.directory import Directory
 from hsw.errors import CorruptError
+from hsw.memory import available_memory
 
 FOLDER = "rows"
 _NAME = re.compile(r"[0-9a-f]{64}", re.ASCII)
@@ -84,6 +85,7 @@ def check_rows(directory: Directory, entries: Any, read: bool) -> list[Entry]:
         OSError: If a file cannot be read.
     """
     ends: list[int] | None = None
+    left, whole = available_memory() if read else 0, set[str]()
     for entry in entries:
         begin, end, name = entry["begin"], entry["end"], entry["sha256"]
         spans = _counts(begin) and _counts(end) and len(begin) == len(end)
@@ -93,8 +95,12 @@ def check_rows(directory: Directory, entries: Any, read: bool) -> list[Entry]:
         if backwards or (ends is not None and any(e > b for e, b in zip(ends, begin, strict=True))):
             raise CorruptError(f"the rows of {directory.path} do not follow one another")
         ends = end
-        if read:
+        if read and name not in whole:
+            whole.add(name)
             with directory.enter(FOLDER) as rows, os.fdopen(rows.open_file(name, os.O_RDONLY), "rb") as file:
+                left -= os.fstat(file.fileno()).st_size
+                if left < 0:
+                    raise CorruptError(f"{rows.path / name} and the rows before it are larger than memory")
                 if hashlib.file_digest(file, "sha256").hexdigest() != name:
                     raise CorruptError(f"{rows.path / name} does not match its checksum")
     return list(entries)

@@ -18,7 +18,7 @@ from hsw.run.signals import StopSignals
 from hsw.run.state_files import ranks_of
 from hsw.run.watched import tell_saved
 from hsw.secrets import redact_all
-from hsw.template import Number, Whole, hold
+from hsw.template import Anything, Named, Number, Whole, hold
 
 log = logging.getLogger("hsw")
 
@@ -74,6 +74,7 @@ class Run:
         self.session = 0  # how often the run has been started
         self.saved_step: int | None = None
         self.agent: Any = None  # whom this serves, where somebody wants to know
+        self.trusts: list[str] = []  # what a command line must allow to resume it
         self._checkpoint: Path | None = None  # the last one saved or loaded
         self._restored: dict[str, Any] | None = None
         self.built_from: str | None = None  # of the config that the run is built from, a checksum
@@ -176,6 +177,7 @@ class Run:
             raise CorruptError(f"checkpoint {self._checkpoint} has no state of a logger")
         clock = {key: self._restored.get(key) for key in ("size", "elapsed")}
         hold({"size": Whole(), "elapsed": Number(0)}, clock, "logger")
+        hold(Named(Anything()), self._restored.get("copies", {}), "logger/copies")
         return state
 
     def save_batch(self, batch: dict[str, Any], step: int) -> Path | None:

@@ -18,6 +18,7 @@ from torch import Tensor
 from hsw.append_log import AppendLog
 from hsw.directory import Directory
 from hsw.errors import CorruptError
+from hsw.memory import available_memory
 from hsw.run.packed import join, split
 from hsw.run.rows import Entry, check_rows, saved_log, write_rows
 
@@ -93,7 +94,7 @@ def read_state(folder: Path, rows: bool = True, rank: int = 0) -> tuple[dict[str
                 raise CorruptError(f"it has no part of rank {rank}")
             content = []
             for name in files_of(rank):
-                content.append(here.read(name, _LARGEST.get(re.sub(r"-\d+", "", name))))
+                content.append(here.read(name, _LARGEST.get(re.sub(r"-\d+", "", name), available_memory())))
                 if hashlib.sha256(content[-1]).hexdigest() != manifest["sha256"][name]:
                     raise CorruptError(f"{name} does not match its checksum")
             logs = {

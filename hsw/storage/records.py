@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from pathlib import Path
+import math
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from hsw.errors import ConfigError
+from hsw.memory import available_memory
 from hsw.spaces import SpaceSpec, tree_map
+from hsw.template import StateError
 
+_AT_ONCE = 2**12  # records: they stay in the cache while their fields are looked at
 Field = tuple[str, str, tuple[int, ...]]  # name, dtype, shape
 
 
@@ -22,6 +24,43 @@ def space_fields(name: str, spec: SpaceSpec) -> Iterator[Field]:
             yield from space_fields(f"{name}/{key}", part)
     else:
         yield name, spec.dtype, spec.shape
+
+
+def choices_of(spaces: Mapping[str, SpaceSpec]) -> dict[str, tuple[int, ...]]:
+    """The fields of elements that are choices, and of how many each, along the last axis."""
+    found: dict[str, tuple[int, ...]] = {}
+    for name, spec in spaces.items():
+        if spec.nvec or spec.type == "MultiBinary":
+            found[name] = spec.nvec or (2,)
+        found |= choices_of({f"{name}/{key}": part for key, part in spec.spaces.items()})
+    return found
+
+
+def check_records(records: np.ndarray, choices: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuse records with numbers that no vector of environments lets pass.
+
+    Args:
+        records: [K]; what they keep of info is not looked at, because nobody does when it is stored.
+        choices: As choices_of tells them.
+
+    Raises:
+        StateError: Naming the field.
+    """
+    for first in range(0, len(records), _AT_ONCE):
+        rows = records[first : first + _AT_ONCE]
+        for name in rows.dtype.names or ():
+            part, kind = rows[name], rows.dtype[name].base.kind
+            if name.startswith("info/"):
+                continue
+            if kind == "f":  # the sum tells of all at once, short of an overflow
+                with np.errstate(over="ignore", invalid="ignore"):
+                    good = math.isfinite(np.add.reduce(part, axis=None)) or bool(np.isfinite(part).all())
+            elif kind == "b":
+                good = bool((part.view(np.uint8) <= 1).all())
+            else:
+                good = name not in choices or bool(((part >= 0) & (part < choices[name])).all())
+            if not good:
+                raise StateError(f"the saved replay's rows have {name} that no environment gives")
 
 
 def record_dtype(fields: list[Field]) -> np.dtype:
@@ -61,22 +100,6 @@ def from_fields(fields: dict[str, Any], spaces: dict[str, SpaceSpec], dtype: np.
     records = np.zeros(len(fields["rewards"]), dtype)
     tree_map(lambda view, part: np.copyto(view, part), to_fields(records, spaces), fields)
     return records
-
-
-def available_memory() -> int:
-    """Bytes that this process may still take: the machine's, or what its control group leaves it."""
-    lines = Path("/proc/meminfo").read_text().splitlines() if Path("/proc/meminfo").exists() else []
-    free = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), None)
-    if free is None:  # no Linux
-        free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    group = Path("/sys/fs/cgroup")
-    try:
-        limit = int((group / "memory.max").read_text())
-        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        used = int((group / "memory.current").read_text()) - int(stat["inactive_file"])
-    except (OSError, ValueError, KeyError):  # no limit
-        return free
-    return min(free, limit - used)
 
 
 def check_memory(size: int, num_envs: int, row_bytes: int, what: str) -> None:

@@ -14,7 +14,16 @@ from hsw.spaces import SpaceLike, read_space, tree_map
 from hsw.storage.base import Storage
 from hsw.storage.batches import ReplayBatch
 from hsw.storage.drawing import info_of, n_step_records
-from hsw.storage.records import Field, check_memory, from_fields, part_of, record_dtype, space_fields, to_fields
+from hsw.storage.records import (
+    Field,
+    check_memory,
+    choices_of,
+    from_fields,
+    part_of,
+    record_dtype,
+    space_fields,
+    to_fields,
+)
 from hsw.storage.ring import EMPTY, Ring
 from hsw.storage.rows import RowWriter
 from hsw.storage.templates import replay_template
@@ -298,7 +307,7 @@ class ReplayStorage(Storage):
         if self.ring is None:
             self.init_tensors({"info": info_of(state["ring"])})
         assert self.ring is not None
-        self.ring.load_state_dict(state["ring"])
+        self.ring.load_state_dict(state["ring"], choices_of(self._spaces))
         self._restored(self.ring)
 
     def _restored(self, ring: Ring) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 
 from hsw.append_log import AppendLog, Piece
 from hsw.errors import ConfigError
-from hsw.storage.records import describe
+from hsw.storage.records import check_records, describe
 from hsw.template import StateError
 
 _PIECE_BYTES = 2**26  # what a piece of a AppendLog takes in memory beside the ring
@@ -186,8 +186,12 @@ class Ring:
             yield Piece(first.tolist(), until.tolist(), torch.from_numpy(self._bytes[self._span(first, until)]))
             first = until
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any], choices: Mapping[str, tuple[int, ...]] | None = None) -> None:
         """Restore what state_dict returned.
+
+        Args:
+            state: As saved.
+            choices: Of the fields that are choices, how many each has along the last axis.
 
         Raises:
             StateError: If it is of another size or of other spaces, or no rows that a ring can hold.
@@ -206,8 +210,12 @@ class Ring:
                 raise StateError(f"the saved replay's rows must have {self._bytes.shape[1]} bytes")
             begin = np.maximum(piece.begin, self._floors)  # what was saved may begin with rows that count no more
             kept = [np.arange(b, e) >= f for b, e, f in zip(piece.begin, piece.end, begin, strict=True)]
-            self._bytes[self._span(begin, np.maximum(piece.end, begin))] = piece.rows.numpy()[np.concatenate(kept)]
-        self._bytes[self.places(np.arange(self.num_envs), self.heads)] = state["pending"].numpy()
+            rows = piece.rows.numpy()[np.concatenate(kept)]
+            check_records(rows.view(self.memory.dtype)[:, 0], choices or {})
+            self._bytes[self._span(begin, np.maximum(piece.end, begin))] = rows
+        pending = state["pending"].numpy()
+        check_records(pending.view(self.memory.dtype)[:, 0], choices or {})
+        self._bytes[self.places(np.arange(self.num_envs), self.heads)] = pending
         self.offsets[:] = self.memory["offsets"]
         self._check_episodes()
 

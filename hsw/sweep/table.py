@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
+from typing import Any
 
+from hsw.output import one_line
 from hsw.run.status import JobOutcome
 
 COLUMNS = ("job", "status", "return", "steps", "seconds", "exit_code", "note")
@@ -16,8 +18,14 @@ def as_csv(outcomes: Sequence[JobOutcome]) -> str:
     out = io.StringIO()
     writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(outcome.as_row() for outcome in outcomes)
+    writer.writerows({key: _cell(value) for key, value in outcome.as_row().items()} for outcome in outcomes)
     return out.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    """What commands no terminal, and is no formula of a spreadsheet."""
+    text = one_line(value) if isinstance(value, str) else value
+    return f"'{text}" if isinstance(text, str) and text.startswith(("=", "+", "-", "@")) else text
 
 
 def as_text(outcomes: Sequence[JobOutcome]) -> str:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import os
+import pty
+import select
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +21,7 @@ from hsw.errors import ResourceError
 from hsw.run import status
 from hsw.run.progress import Progress
 from tests.faults.culprits import WHATS
-from tests.runs import ROOT, TINY, call, rows, run_dir, without_times
+from tests.runs import ROOT, TINY, call, newest, rows, run_dir, wait_for, without_times
 
 LOUD = tuple(word for word in TINY if word != "quiet=true")
 STREAMS = [
@@ -41,6 +44,29 @@ def test_streams_that_take_nothing_change_neither_training_nor_the_exit_code(str
     assert rows(tmp_path)[-1]["step"] >= 128
     assert json.loads((tmp_path / "status.json").read_bytes())["exit_code"] == 0
     assert "±" in (tmp_path / "train.log").read_text("utf-8")
+
+
+@pytest.mark.slow
+def test_a_terminal_that_is_closed_saves_the_run_and_ends_it_as_a_signal_does(tmp_path: Path) -> None:
+    """A terminal of its own, whose other end is closed: the kernel sends SIGHUP, and every write fails."""
+    run = tmp_path / "run"
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(ROOT)
+        long = (*LOUD, "num_train_steps=1000000", "checkpoint_interval=1000000", run_dir(run))
+        os.execv(sys.executable, [sys.executable, "-m", "hsw.train", *long])
+    try:
+        wait_for(lambda: select.select([terminal], [], [], 0)[0] and os.read(terminal, 4096) and rows(run))
+        os.close(terminal)
+        wait_for(lambda: os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT), 30)
+    except BaseException:
+        os.kill(pid, signal.SIGKILL)
+        raise
+    finally:
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    told = json.loads((run / "status.json").read_bytes())
+    assert (code, told["status"], told["exit_code"]) == (143, "interrupted", 143)
+    assert newest(run)["step"] == told["steps"] > 0
 
 
 def test_a_progress_line_that_fails_is_the_last(tmp_path: Path, monkeypatch: Any) -> None:

@@ -11,13 +11,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from hsw.append_log import AppendLog
+from hsw.append_log import AppendLog, Piece
 from hsw.errors import CorruptError
 from hsw.run.checkpoint import signed
+from hsw.storage import ReplayStorage
 from hsw.template import (
     AllOrNone,
     Array,
@@ -104,6 +107,89 @@ def put(state: dict[str, Any], path: tuple[Any, ...], change: Callable[[Any], An
     return changed
 
 
+def other_rows(log: AppendLog, name: str, value: Any, dtype: np.dtype) -> AppendLog:
+    """The same rows, the last of which has another value in a field."""
+
+    def read(begin: Any, end: Any) -> Iterator[Piece]:
+        pieces = list(log.read(begin, end))
+        rows = pieces[-1].rows.clone()
+        rows[-1].numpy().view(dtype)[name] = value
+        yield from [*pieces[:-1], pieces[-1]._replace(rows=rows)]
+
+    return AppendLog(log.begin, log.end, read)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_rows_of_a_replay_hold_what_environments_give(value: float, trained: Any) -> None:
+    agent, state = trained
+    ring = state["storage"].get("ring")
+    if ring is None:
+        pytest.skip("this recipe has no replay")
+    dtype = agent.storage.ring.memory.dtype if agent.storage.ring else ring_dtype(agent, state)
+    floats = [name for name in dtype.names if dtype[name].base.kind == "f"]
+    assert {"rewards", "actions"} < set(floats)
+    for name in floats:
+        for place in ("rows", "pending"):
+            changed = copy.deepcopy({**ring, "rows": None}) | {"rows": ring["rows"]}
+            if place == "rows":
+                changed["rows"] = other_rows(ring["rows"], name, value, dtype)
+            else:
+                changed["pending"][0].numpy().view(dtype)[name] = value
+            with pytest.raises(CorruptError, match=name):
+                agent.load_state_dict({**state, "storage": {**state["storage"], "ring": changed}})
+
+
+def ring_dtype(agent: Any, state: dict[str, Any]) -> np.dtype:
+    agent.load_state_dict(state)
+    return np.dtype(agent.storage.ring.memory.dtype)
+
+
+@pytest.mark.parametrize(("field", "value"), [("terminateds", 2), ("kind", 3), ("kind", -1), ("pair", [1, 2])])
+def test_rows_hold_flags_and_choices_of_their_spaces(field: str, value: Any) -> None:
+    parts = {"kind": gym.spaces.Discrete(3), "pair": gym.spaces.MultiDiscrete([3, 2]), "x": gym.spaces.Box(-1, 1, (2,))}
+    spaces = gym.spaces.Dict(parts), gym.spaces.Box(-1, 1, (2,))
+    storage = ReplayStorage(*spaces, storage_size=8)
+    obs = {"kind": [1], "pair": [[2, 1]], "x": np.ones((1, 2), np.float32)}
+    for _ in range(3):
+        storage.add(obs, np.ones((1, 2)), [1.0], [False], [False], {}, obs)
+    state = storage.state_dict()
+    ReplayStorage(*spaces, storage_size=8).load_state_dict(state)
+    dtype = storage.ring.memory.dtype
+    name = field if field in dtype.names else f"observations/{field}"
+    places = {key: (np.uint8 if key == "terminateds" else kind, place) for key, (kind, place) in dtype.fields.items()}
+    formats, offsets = zip(*places.values(), strict=True)
+    as_bytes = np.dtype({"names": [*places], "formats": formats, "offsets": offsets, "itemsize": dtype.itemsize})
+    state["ring"]["rows"] = other_rows(state["ring"]["rows"], name, value, as_bytes)
+    with pytest.raises(CorruptError, match=field):
+        ReplayStorage(*spaces, storage_size=8).load_state_dict(state)
+
+
+def test_a_choice_of_a_rollout_is_one_of_its_space(trained: Any) -> None:
+    agent, state = trained
+    data = state["storage"].get("data")
+    if not data or not data["actions"].numel() or data["actions"].is_floating_point():
+        pytest.skip("this recipe keeps no choices")
+    for value in (-1, 2):
+        changed = {**data, "actions": torch.full_like(data["actions"], value)}
+        with pytest.raises(CorruptError, match="choice"):
+            agent.load_state_dict({**state, "storage": {**state["storage"], "data": changed}})
+
+
+def test_nothing_that_is_not_there_may_be_anything(trained: Any) -> None:
+    """Where a state has null, another is taken only if it is of the kind that may stand there."""
+    agent, state = trained
+    places = [path for path, value in leaves({**state, "logger": None}) if value is None and path != ("logger",)]
+    taken = []
+    for path in places:
+        for value in (5, [[]], {"evil": [1]}, {"evil": "x"}):
+            try:
+                agent.load_state_dict(put(state, path, lambda _, value=value: value))
+                taken.append(("/".join(map(str, path)), str(value)))
+            except CorruptError:
+                pass
+    assert set(taken) <= {("best_score", "5"), ("rng/python/2", "5")}  # numbers may stand there
+
+
 FREE = ("algorithm/optimizers", "obs_statistics", "core", "callbacks")  # keys are names there, or told elsewhere
 
 
@@ -135,6 +221,8 @@ def test_no_key_of_a_state_may_be_missing(trained: Any) -> None:
     taken = []
     for path, value in leaves({key: part for key, part in state.items() if key != "logger"}):
         for key in value if isinstance(value, dict) and path[-1:] != ("sums",) else ():
+            if key == "success":  # which only some environments tell
+                continue
             try:
                 agent.load_state_dict(
                     put(state, path, lambda mapping, key=key: {k: v for k, v in mapping.items() if k != key})
@@ -188,6 +276,10 @@ def read_beyond(tensors: dict[str, torch.Tensor], state: dict[str, Any]) -> None
     state["rng"]["numpy"]["rest"][0] = 10**6
 
 
+def no_copies(tensors: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
+    state["logger"]["copies"] = 5
+
+
 def nest(tensors: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
     inner: Any = []
     for _ in range(900):
@@ -195,7 +287,7 @@ def nest(tensors: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
     state["episode_returns"] = inner
 
 
-@pytest.mark.parametrize("change", [shrink, swell, misstep, read_beyond, nest])
+@pytest.mark.parametrize("change", [shrink, swell, misstep, read_beyond, no_copies, nest])
 def test_a_state_that_was_signed_again_is_refused_with_a_sentence(change: Any, finished: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(finished, tmp_path / "run"))
     for checkpoint in (run / "checkpoints").glob("0*"):

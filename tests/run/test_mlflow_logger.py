@@ -56,3 +56,22 @@ def test_mlflow_keeps_texts_images_and_videos_as_files(mlflow: Any, tmp_path: Pa
         item.path for name in ("note", "frame", "episode") for item in client.list_artifacts(run.info.run_id, name)
     }
     assert found == {"note/3.txt", "frame/3.png", "episode/3.gif"}
+
+
+@pytest.mark.parametrize("resumed", [True, False])
+def test_a_store_in_the_folder_that_leads_out_of_it_is_given_no_files(
+    mlflow: Any, resumed: bool, tmp_path: Path, recwarn: Any
+) -> None:
+    run, out = tmp_path / "run", tmp_path / "out"
+    run.mkdir()
+    state = session(MlflowLogger(), run, [1])
+    for path in run.rglob("meta.yaml"):
+        told = path.read_text().replace((run / "mlruns").as_uri(), out.as_uri())
+        path.write_text(told.replace(f" {run / 'mlruns'}", f" {out}"))
+    metrics = Metrics(MlflowLogger())
+    metrics.start(run, {}, state if resumed else None)
+    metrics.log(2, {"loss": 1.0})
+    log_media(metrics)
+    metrics.finish(0)
+    assert not out.exists()
+    assert sum("outside of the run folder" in str(warning.message) for warning in recwarn) == 3
