@@ -6,5 +6,8 @@ from tests.faults.campaign.data import DATA
 from tests.faults.campaign.environments import ENVIRONMENTS
 from tests.faults.campaign.kills import KILLS
 from tests.faults.campaign.scarcity import SCARCITY
+from tests.faults.campaign.server import carrying
+
+__all__ = ["FAMILIES", "carrying"]
 
 FAMILIES = {**KILLS, **ENVIRONMENTS, **SCARCITY, **DATA}
