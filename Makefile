@@ -83,6 +83,9 @@ fuzz: ## The campaign's changes of a state that is signed again: make fuzz SECON
 soak: $(VENV)/.dev ## Long runs whose memory stays flat, into experiments/soak: make soak ARGS="--steps 1e5".
 	$(BIN)/python -m tests.faults.soak $(ARGS)
 
+sweep-kills: $(VENV)/.dev ## Kill sweeps and start them again: make sweep-kills KILLS=20 SEED=0 ARGS='--launchers joblib'.
+	$(BIN)/python -m tests.faults.campaign.sweep_kills --kills $(or $(KILLS),20) --seed $(or $(SEED),0) $(ARGS)
+
 bench-peers: ## Install each peer into a virtual environment of its own, under .peers/.
 	$(PYTHON) benchmarks/install_peers.py
 

@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import itertools
 import os
+import resource
 import shutil
 import signal
 import sys
@@ -165,8 +166,11 @@ def _begin(config: DictConfig) -> None:
         raise ResourceError(f"cannot write into {', '.join(unusable)} in {folder}; move it away")
     if "Slurm" in config.hydra.launcher._target_:
         _let_slurm_queue_again(config.hydra)
+    joblib = "joblib" in config.hydra.launcher._target_.lower()
+    if joblib:
+        _check_files(config.hydra.launcher.get("n_jobs") or -1)
     _current = Sweep(folder, names, local="Slurm" not in config.hydra.launcher._target_)
-    if "joblib" in config.hydra.launcher._target_.lower():
+    if joblib:
         _start_tracker()
     quoted = ",".join(hydra_quoted(key) for key in unnamed)
     with read_write(config.hydra), open_dict(config.hydra):  # every job is composed with these, in whatever process
@@ -175,6 +179,19 @@ def _begin(config: DictConfig) -> None:
             f"hydra.sweep.dir={hydra_quoted(str(folder))}",  # whatever of it a job varies
             f"+hydra.job.env_set.{VARIABLE}={hydra_quoted(str(_current.mailbox.folder))}",
         ]
+
+
+def _check_files(n_jobs: int) -> None:
+    """Refuse to start workers that the limit of open files would leave half-started, and the sweep waiting for them."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = n_jobs if n_jobs > 0 else max(1, cores + 1 + n_jobs)
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = 80 + 8 * workers
+    if limit != resource.RLIM_INFINITY and needed > limit:
+        raise ConfigError(
+            f"hydra/launcher=joblib with {workers} workers needs about {needed} open files and {limit} are allowed; "
+            "raise `ulimit -n`, lower hydra.launcher.n_jobs, or leave the launcher out"
+        )
 
 
 def _start_tracker() -> None:

@@ -21,7 +21,7 @@ from hsw.errors import NonFiniteError, WorkersLostError
 from hsw.run.checkpoint import read_state
 from tests.agent.helpers import batches_of, distributed_agent
 from tests.envs import Counter
-from tests.runs import call, finish, newest, rows, run_dir, session_members, start, tiny, tiny_run, wait_for
+from tests.runs import call, finish, newest, patience, rows, run_dir, session_members, start, tiny, tiny_run, wait_for
 from tests.test_resume import nth, when
 
 
@@ -172,6 +172,25 @@ def test_too_few_open_files_are_refused_before_an_actor_starts(tmp_path: Path, m
     monkeypatch.setattr(resource, "getrlimit", lambda kind: (128, 128))
     refused = call(*tiny_run("impala"), "agent.num_actors=40", run_dir(tmp_path))
     assert refused.refused(2, "agent.num_actors=40 needs about", "open files and 128 are allowed")
+
+
+FEW = {
+    "async": ("env=cartpole", "env.backend=async", "env.num_envs=16"),
+    "actors": ("agent=impala", "env=catch", "agent.num_actors=16", "storage.num_storages=80"),
+    "joblib": ("--multirun", "seed=1,2", "hydra/launcher=joblib"),
+}
+
+
+@pytest.mark.parametrize("what", [pytest.param(what, marks=pytest.mark.slow) for what in FEW])
+def test_a_low_limit_of_open_files_ends_a_run_at_once_with_one_sentence(what: str, tmp_path: Path) -> None:
+    program = (
+        "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))\nimport hsw.train; hsw.train.cli()\n"
+    )
+    folders = (run_dir(tmp_path / "run"), f"hydra.sweep.dir={tmp_path}/sweep")
+    begin = time.monotonic()
+    ended = finish(start(*FEW[what], "quiet=true", *folders, program=("-c", program)))
+    assert ended.refused(2, "open files and 40 are allowed")
+    assert time.monotonic() - begin < patience(20)
 
 
 def test_too_little_shared_memory_is_refused_before_an_actor_starts(tmp_path: Path, monkeypatch: Any) -> None:
