@@ -75,9 +75,7 @@ def table(results: dict[str, Any]) -> str:
             shown = ["-" if value is None else f"{value:.4g}" for value in figures]
             lines.append(f"| {env} | {pool} | {len(runs)} | {' | '.join(shown)} |")
         lines.append(f"| {env} | ray : processes | | | {result['ratio']:.2f} |{' |' * (len(names) - 2)}")
-    note = (
-        "Medians. Idle, receiving, writing and publishing are shares of the time, the last three of the pool's thread."
-    )
+    note = "Medians. Idle, receiving, writing and publishing are shares of the time; the last three the pool's."
     return "\n".join((*lines, "", note)) + "\n"
 
 

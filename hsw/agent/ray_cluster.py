@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import importlib
 import importlib.util
@@ -11,10 +12,11 @@ import signal
 import socket
 import sysconfig
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from hsw import ending
 from hsw.agent.actor import log
 from hsw.errors import ConfigError
 
@@ -87,15 +89,19 @@ class RayCluster:
 
     def shortage(self) -> str:
         """What the cluster has, and has to give, as part of a sentence."""
-        nodes = sum(node["Alive"] for node in self.ray.nodes())
-        total, free = self.ray.cluster_resources().get("CPU", 0), self.ray.available_resources().get("CPU", 0)
+        ray = self.ray
+        found = within(_ANSWER_SECONDS, lambda: (ray.nodes(), ray.cluster_resources(), ray.available_resources()))
+        if found is None:
+            return "its head does not answer"
+        nodes, (total, free) = sum(node["Alive"] for node in found[0]), (part.get("CPU", 0) for part in found[1:])
         return f"the cluster has {nodes} node{'s' * (nodes != 1)} with {total:g} CPUs, {free:g} of them free"
 
     def close(self) -> None:
-        """Disconnect; a local cluster ends."""
+        """Disconnect; a local cluster ends. Where its head is gone, Ray would wait for it, also as the process ends."""
         if self._owned:
             with _own_signals(self.ray):
-                self.ray.shutdown()
+                if not within(_ANSWER_SECONDS, lambda: (self.ray.shutdown(),)):
+                    atexit.unregister(self.ray.shutdown)
 
 
 def _resolved(address: str) -> str | None:
@@ -132,17 +138,28 @@ def _resolved(address: str) -> str | None:
 def _is_ray(address: str) -> bool:
     """Whether a cluster's head answers; Ray itself would ask for minutes."""
     raylet: Any = importlib.import_module("ray._raylet")
-    answered: list[bool] = []
 
-    def ask() -> None:
+    def ask() -> bool:
+        raylet.GcsClient(address=address).internal_kv_keys(b"", namespace=None, timeout=_ANSWER_SECONDS)
+        return True
+
+    return bool(within(2 * _ANSWER_SECONDS, ask))
+
+
+def within(seconds: float, call: Callable[[], Any]) -> Any:
+    """What a call of Ray's returns, if it does so in time; else None. It may wait for ever."""
+    results: list[Any] = []
+
+    def run() -> None:
         with contextlib.suppress(Exception):
-            raylet.GcsClient(address=address).internal_kv_keys(b"", namespace=None, timeout=_ANSWER_SECONDS)
-            answered.append(True)
+            results.append(call())
 
-    thread = threading.Thread(target=ask, daemon=True)
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    thread.join(2 * _ANSWER_SECONDS)
-    return bool(answered)
+    thread.join(seconds)
+    if thread.is_alive():
+        ending.strays.append(thread)
+    return results[0] if results else None
 
 
 def shipped(packages: Sequence[str]) -> dict[str, Any]:

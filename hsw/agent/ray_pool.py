@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from hsw.agent.actor import log
 from hsw.agent.ray_actor import PULSE, RayActor, Reply, take_over
-from hsw.agent.ray_cluster import RayCluster, import_ray
+from hsw.agent.ray_cluster import RayCluster, import_ray, within
 from hsw.agent.seats import Crew, Seat, Seats
 from hsw.bounds import Range
 from hsw.errors import WorkersLostError
@@ -111,12 +111,9 @@ class RayPool(Seats["_Seat"]):
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join(self._grace + 5.0)
-        if self._cluster is None:
-            return
-        for seat in self._seats:
-            self._kill(seat)
-        self._refs.clear()
-        with contextlib.suppress(Exception):  # there may be nothing left to disconnect from
+        if self._cluster is not None:
+            within(self._grace, lambda: [self._kill(seat) for seat in self._seats])
+            self._refs.clear()
             self._cluster.close()
 
     # -- the thread -------------------------------------------------------------------------------------------------
@@ -297,7 +294,7 @@ class RayPool(Seats["_Seat"]):
             return
         assert self._cluster is not None
         each = f"each needs {self._num_cpus:g} CPU{'s' * (self._num_cpus != 1)}"
-        missing = f"{waiting} of {len(self._seats)} actors have no place yet: {each}, and {self._cluster.shortage()}"
+        missing = f"{waiting} of {len(self._seats)} actors are not there yet: {each}, and {self._cluster.shortage()}"
         if over:
             told_first = f"; the first error was: {self._first_error}" if self._first_error else ""
             self._fail(
