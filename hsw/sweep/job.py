@@ -97,6 +97,8 @@ def stoppable() -> Iterator[None]:
         if _late is not None:
             _late.append(signum)
             return
+        if deaf():
+            return
         for other in (*asked, *cluster):  # a terminal's, and then the sweep's own
             signal.signal(other, signal.SIG_IGN)
         signum = signal.SIGTERM if signum == signal.SIGHUP else signum
