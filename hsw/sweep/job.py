@@ -15,6 +15,7 @@ from hsw import deadline
 from hsw.cli.main import describe
 from hsw.errors import Interrupted
 from hsw.output import one_line
+from hsw.run.signals import deaf
 from hsw.run.status import DONE_BEFORE, JobOutcome
 from hsw.sweep.mailbox import VARIABLE, Mailbox
 
