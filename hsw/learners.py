@@ -17,6 +17,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
@@ -27,7 +28,7 @@ from hsw import ranks as ranks_module
 from hsw.cli.main import describe, run_main
 from hsw.errors import ConfigError, HswError
 from hsw.output import one_line
-from hsw.ranks import SOLO, Ranks, of_environment
+from hsw.ranks import Ranks, of_environment
 from hsw.run.rank_watch import RankFailed, RankWatch, Verdict
 from hsw.sweep.job import stoppable
 from hsw.sweep.mailbox import VARIABLE
@@ -40,22 +41,23 @@ class Company:
     """This rank among the others.
 
     Attributes:
-        ranks: All of them.
+        watch: Of several ranks.
         agent: Whom this rank trains, once there is one.
         place: The run's folder, and whether it is resumed.
+        tells: Whether it is this rank that tells a person what ended all.
     """
 
-    def __init__(self, ranks: Ranks, watch: RankWatch | None = None) -> None:
-        self.ranks, self._watch = ranks, watch
+    def __init__(self) -> None:
+        self.watch: RankWatch | None = None
         self.agent: Any = None
         self.place: dict[str, Any] = {}
-        self.tells = ranks.is_first
+        self.tells = True
 
     def trains(self, agent: Any) -> None:
         """There is an agent now."""
         self.agent = agent
-        if self._watch is not None:
-            self._watch.signals = agent.services.signals
+        if self.watch is not None:
+            self.watch.signals = agent.services.signals
 
     def saved(self) -> bool:
         """Whether what stops this rank has been agreed upon by all, and saved."""
@@ -64,12 +66,13 @@ class Company:
 
 @contextlib.contextmanager
 def joined(
-    config: DictConfig, place: dict[str, Any] | None = None, trusted: Sequence[str] | None = None
-) -> Iterator[Company]:
+    config: DictConfig, company: Company, place: dict[str, Any] | None = None, trusted: Sequence[str] | None = None
+) -> Iterator[None]:
     """Within the body, this process is one of the run's ranks; what fails on one of them ends all.
 
     Args:
         config: Settled. Every rank must have the same.
+        company: This rank's, which learns what there is to know.
         place: For rank 0: the run's folder, and whether it is resumed.
         trusted: The packages that alone may be named, where the config is a folder's.
 
@@ -78,23 +81,23 @@ def joined(
         RankFailed: If another one failed.
     """
     if config.learners == 1:
-        yield Company(SOLO)
+        yield
         return
     with contextlib.ExitStack() as stack:
         processes: dict[int, subprocess.Popen[bytes]] = {}
         started = of_environment()[1] == 1
         if started:
             processes = stack.enter_context(_started(config, trusted))
-        ranks = ranks_module.start(config.device, config.distributed_timeout)
+        ranks = ranks_module.start(config.device, config.distributed_timeout, partial(_refuse_dead, processes))
         stack.callback(ranks_module.stop)
         ours = started or not os.environ.get("TORCHELASTIC_RUN_ID")
         watch = RankWatch(ranks, processes, "rank 0" if ours else "torchrun")
         stack.callback(watch.close)
-        company = Company(ranks, watch)
+        company.watch = watch
         try:
             _compare(ranks, config)
             company.place = _share(ranks, place)
-            yield company
+            yield
         except BaseException as error:
             stopped = isinstance(error, KeyboardInterrupt)
             own = None if isinstance(error, RankFailed) or (stopped and company.saved()) else _verdict(error, ranks)
@@ -107,6 +110,13 @@ def joined(
         if not watch.all_left(_AT_END) and watch.verdict is not None:
             company.tells = watch.tells
             raise RankFailed(watch.verdict)
+
+
+def _refuse_dead(processes: dict[int, subprocess.Popen[bytes]]) -> None:
+    """Wait for no rank that has ended before it came."""
+    for rank, process in processes.items():
+        if process.poll() is not None:
+            raise RankFailed(Verdict(rank, 5, f"rank {rank} ended with code {process.returncode} before it began"))
 
 
 def _verdict(error: BaseException, ranks: Ranks) -> Verdict:
@@ -255,10 +265,10 @@ def follow(config: DictConfig, trusted: Sequence[str] | None) -> NoReturn:
     from hsw.env.trust import only_trusting
     from hsw.run.watched import guarded
 
-    company: Company | None = None
+    company = Company()
     try:
         with guarded(), stoppable(), only_trusting(trusted) if trusted is not None else contextlib.nullcontext():
-            with joined(config) as company:
+            with joined(config, company):
                 agent = make_follower(config, Path(company.place["folder"]), company.place["resume"])
                 try:
                     company.trains(agent)
@@ -269,7 +279,7 @@ def follow(config: DictConfig, trusted: Sequence[str] | None) -> NoReturn:
     except BaseException as error:
         sentence, code = describe(error)
         rank, _ = of_environment()
-        if company is None or (company.tells and not isinstance(error, KeyboardInterrupt)):
+        if company.tells and not isinstance(error, KeyboardInterrupt):
             mark = "" if isinstance(error, RankFailed) else f"rank {rank}: "
             print(f"hsw: {mark}{one_line(sentence)}", file=sys.stderr, flush=True)
     sys.stderr.flush()

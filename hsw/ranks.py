@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,8 @@ from hsw.turns import Turns
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+_START_SECONDS, _LOOK_SECONDS = 300.0, 0.05
 
 # torch is imported by what needs it: a command's --help asks of_environment and must answer at once.
 
@@ -185,13 +188,14 @@ def of_environment() -> tuple[int, int]:
     return rank, size
 
 
-def start(device: str = "cpu", timeout: float = 300.0) -> Ranks:
+def start(device: str = "cpu", timeout: float = 300.0, look: Callable[[], None] = lambda: None) -> Ranks:
     """Join the ranks that the environment tells of; they are `current` until stop is called.
 
     Args:
         device: Where the networks will be: gloo carries what is on the CPU, NCCL what is on a CUDA device. Each rank of
             a machine takes the CUDA device of its local rank.
         timeout: Seconds after which a rank that does not answer counts as lost.
+        look: Called while the others are waited for; may raise what becomes of them.
 
     Raises:
         ConfigError: If this torch has no torch.distributed, or the device cannot be shared so.
@@ -214,6 +218,7 @@ def start(device: str = "cpu", timeout: float = 300.0) -> Ranks:
     try:
         store, _, _ = next(distributed.rendezvous("env://", rank, size, timeout=limit))
         store.set_timeout(limit)
+        _wait_for_all(store, rank, size, max(timeout, _START_SECONDS), look)
         distributed.init_process_group(
             "cpu:gloo,cuda:nccl" if cuda else "gloo",
             store=distributed.PrefixStore("group", store),
@@ -226,6 +231,23 @@ def start(device: str = "cpu", timeout: float = 300.0) -> Ranks:
         raise WorkersLostError(f"rank {rank} of {size} did not find the others in {timeout:g} s: {reason}") from error
     _current = Ranks(rank, size, local_rank, distributed.PrefixStore("ranks", store), timeout)
     return _current
+
+
+def _wait_for_all(store: Any, rank: int, size: int, seconds: float, look: Callable[[], None]) -> None:
+    """Wait until every rank's process is there: in Python, where a signal is heard, and longer than for an answer.
+
+    Raises:
+        WorkersLostError: If one does not come.
+    """
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    store.set(f"here/{attempt}/{rank}", "")
+    end = time.monotonic() + seconds
+    missing = list(range(size))
+    while missing := [other for other in missing if not store.check([f"here/{attempt}/{other}"])]:
+        look()
+        if time.monotonic() > end:
+            raise WorkersLostError(f"of {size} ranks {', '.join(map(str, missing))} did not come within {seconds:g} s")
+        time.sleep(_LOOK_SECONDS)
 
 
 def _take_device(device: str, local_rank: int) -> None:

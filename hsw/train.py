@@ -243,14 +243,15 @@ def _train_to_end(
     """Build and train in a folder that this process owns. Errors are in the outcome, not raised."""
     from hsw.build import outcome_of
     from hsw.cli.summary import facts_of, last_lines
-    from hsw.learners import joined
+    from hsw.learners import Company, joined
     from hsw.run.header import header, tell
 
     log = logging.getLogger("hsw")
     agent = None
+    company = Company()
     place = {"folder": str(folder.path.absolute()), "resume": resume}
     try:
-        with joined(config, place, trusted) as company, open_run(config, folder, resume) as agent:
+        with joined(config, company, place, trusted), open_run(config, folder, resume) as agent:
             words.agent = agent
             company.trains(agent)
             facts = facts_of(agent, agent.services.config, folder.path, _preset(config, resume))

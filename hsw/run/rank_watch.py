@@ -24,7 +24,7 @@ from hsw import ending
 from hsw.errors import HswError
 from hsw.ranks import Ranks
 from hsw.run import guardian
-from hsw.run.signals import StopSignals
+from hsw.run.signals import StopSignals, set_deaf
 
 _BEAT, _LOOK = 1.0, 0.25  # seconds
 _GRACE = 5.0  # seconds that are left to the main thread, to end as it would by any error
@@ -97,14 +97,19 @@ class RankWatch:
     def check(self) -> None:
         """Raise what ends all, if it is known."""
         if self.verdict is not None:
-            self._known = True
+            self._deal()
             raise RankFailed(self.verdict)
+
+    def _deal(self) -> None:
+        """The main thread ends by an error. torchrun may stop all for it, which must not be taken for its cause."""
+        self._known = True
+        set_deaf(True)
 
     def explain(self, error: Exception) -> Exception:
         """What a call to the others that failed means."""
         if isinstance(error, RankFailed):
             return error
-        self._known = True
+        self._deal()
         end = time.monotonic() + _GRACE
         while self.verdict is None and time.monotonic() < end:
             time.sleep(_LOOK / 5)
@@ -124,6 +129,8 @@ class RankWatch:
         Returns:
             What had ended all before, if anything had.
         """
+        if error is not None:
+            self._deal()
         self._known = True
         if self.verdict is None:
             self._pass(0.0 if error is None else _LAST_WORD)  # whoever failed first has said so before it ended
@@ -160,6 +167,7 @@ class RankWatch:
         for thread in self._threads:
             thread.join(_LAST_WORD)
         self._ranks.watch = None
+        set_deaf(False)
 
     # -- the herald -------------------------------------------------------------------------------------------------
 

@@ -13,6 +13,19 @@ from types import FrameType, TracebackType
 from hsw import deadline, ending
 
 _ONE_SIGNAL = 0.5  # seconds
+_deaf = False
+
+
+def deaf() -> bool:
+    """Whether a stop is of no use any more: the run is ending by an error of another process, and its launcher stops
+    all for it."""
+    return _deaf
+
+
+def set_deaf(value: bool) -> None:
+    """Let the signals that ask for a stop be without effect, or not."""
+    global _deaf
+    _deaf = value
 
 
 class StopSignals:
@@ -50,6 +63,8 @@ class StopSignals:
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         deadline.heard(signum)
+        if deaf() and signum != signal.SIGINT:
+            return
         signum = signal.SIGTERM if signum == signal.SIGHUP else signum  # the terminal is gone
         # Whoever sends SIGINT twice has waited long enough. But a terminal's comes to the whole group, and once more
         # from a launcher that hands it on: within a moment they are one. A cluster's SIGTERM may come again and again.

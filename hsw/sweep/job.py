@@ -15,6 +15,7 @@ from hsw import deadline
 from hsw.cli.main import describe
 from hsw.errors import Interrupted
 from hsw.output import one_line
+from hsw.run.signals import deaf
 from hsw.run.status import DONE_BEFORE, JobOutcome
 from hsw.sweep.mailbox import VARIABLE, Mailbox
 
@@ -96,6 +97,8 @@ def stoppable() -> Iterator[None]:
         deadline.heard(signum)
         if _late is not None:
             _late.append(signum)
+            return
+        if deaf():
             return
         for other in (*asked, *cluster):  # a terminal's, and then the sweep's own
             signal.signal(other, signal.SIG_IGN)

@@ -173,10 +173,10 @@ def test_ranks_end_with_whoever_started_them(torchrun: bool, group: Any) -> None
 @pytest.mark.parametrize("torchrun", [False, True])
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_rank_that_is_stopped_counts_as_lost_after_the_timeout(rank: int, torchrun: bool, group: Any) -> None:
-    run = group("distributed_timeout=10", torchrun=torchrun)
+    run = group("distributed_timeout=20", torchrun=torchrun)
     run.trains()
     os.kill(run.pid(rank), signal.SIGSTOP)
-    ended = run.ends(within=20)
+    ended = run.ends(within=35)
     assert any(f"rank {rank}" in line for line in told(ended)), ended.err
     assert newest(run.folder)["step"] >= 200
     if rank:
@@ -194,14 +194,14 @@ RANK_ONE = "import os; own = os.environ.get('RANK') == '1'"
         ("raise", 3, "rank 1: .*division by zero"),
         ("exit", 3, "rank 1: "),
         ("kill", 5, "rank 1 died"),
-        ("hang", 5, "rank 1 did not come within 10 s"),
+        ("hang", 5, "rank 1 did not come within 20 s"),
     ],
 )
 def test_what_an_environment_of_one_rank_does_is_told_once(
     what: str, code: int, words: str, torchrun: bool, group: Any
 ) -> None:
     env = ("env.id=tests.faults.one_rank:OneRank-v0", f"+env.kwargs={{what:{what},after:60}}", "env.timeout=null")
-    run = group(*env, "distributed_timeout=10", "checkpoint_interval=20", torchrun=torchrun)
+    run = group(*env, "distributed_timeout=20", "checkpoint_interval=20", torchrun=torchrun)
     ended = run.ends(within=60)
     assert len(told(ended)) == 1, ended.err
     assert re.search(words, told(ended)[0]), ended.err
@@ -214,14 +214,14 @@ def test_what_an_environment_of_one_rank_does_is_told_once(
 
 @pytest.mark.slow
 def test_while_rank_0_evaluates_for_longer_than_the_timeout_the_other_waits(group: Any) -> None:
-    env = ("env.id=tests.faults.one_rank:OneRank-v0", "+env.kwargs={what:nothing,pause:0.4}", "eval_episodes=2")
-    run = group(*env, "distributed_timeout=5", "num_train_steps=40", "storage.num_steps=8", endless=False)
+    env = ("env.id=tests.faults.one_rank:OneRank-v0", "+env.eval_kwargs={pause:3.0}", "eval_episodes=2")
+    run = group(*env, "distributed_timeout=20", "num_train_steps=40", "storage.num_steps=8", endless=False)
     ended = run.ends(within=120)
     assert ended.code == 0, ended.err
     lengths = [
         row["eval/length"] for row in map(json.loads, (run.folder / "metrics.jsonl").open()) if "eval/length" in row
     ]
-    assert lengths[-1] * 0.4 > 5
+    assert lengths[-1] * 3 > 20
 
 
 @pytest.mark.slow
