@@ -267,7 +267,11 @@ def test_without_flock_a_file_keeps_others_out(number: int, lockless: Any, tmp_p
     second.close()
 
 
-@pytest.mark.parametrize(("pid", "since"), [(2**22 + 1, ""), (2**22 + 1, " since 5"), (os.getpid(), " since 5")])
+@pytest.mark.parametrize(
+    ("pid", "since"),
+    [(2**22 + 1, ""), (2**22 + 1, " since 5"), (os.getpid(), " since 5")],
+    ids=["gone", "gone, told since when", "taken by another"],
+)
 def test_without_flock_an_owner_that_has_ended_leaves_the_folder_free(
     pid: int, since: str, lockless: Any, tmp_path: Path
 ) -> None:
@@ -277,7 +281,9 @@ def test_without_flock_an_owner_that_has_ended_leaves_the_folder_free(
 
 
 @pytest.mark.parametrize(
-    "owner", ["", "7", "x on y", f"{2**22 + 1} on another-host", f"{os.getpid()} on {socket.gethostname()}"]
+    "owner",
+    ["", "7", "x on y", f"{2**22 + 1} on another-host", f"{os.getpid()} on {socket.gethostname()}"],
+    ids=["none", "no host", "no number", "another host's", "a living one's"],
 )
 def test_without_flock_an_owner_of_whom_nothing_is_known_is_left_alone(
     owner: str, lockless: Any, tmp_path: Path
