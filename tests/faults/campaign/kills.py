@@ -62,8 +62,6 @@ def kills(rng: random.Random, store: Store) -> Tried:
             killed = killed or code != 0
             if not list_checkpoints(run / "checkpoints"):
                 return _without_checkpoint(place, run, what)
-            if newest(run)["step"] >= BUDGET:
-                return Tried(f"{what}, when it was done")
             command, moment = (f"resume={run}", "allow=[tests]", "quiet=true"), rng.random()
         again = fork(place, *command)
         check_end(again.wait(), {0}, again.err, run)
@@ -141,7 +139,7 @@ def commands(rng: random.Random, store: Store) -> Tried:
             _all_gone()
             check_folder(run)
         finished = kill and process.returncode == 0
-        if not kill or (list_checkpoints(run / "checkpoints") and not finished and newest(run)["step"] < BUDGET):
+        if not kill or list_checkpoints(run / "checkpoints"):
             arguments = (f"resume={run}", "allow=[tests]") if kill else (*setup.arguments, run_dir(run))
             words = " ".join(f"'{word}'" for word in (sys.executable, "-m", "hsw.train", *arguments))
             script = f"set -o pipefail; {words} {streams}"

@@ -170,6 +170,8 @@ def fork(place: Path, *arguments: str, main: Callable[[], Any] = train.cli, befo
     try:
         os.setsid()
         faulthandler.disable()  # pytest's
+        configured: Any = multiprocessing.current_process()
+        configured._config.pop("tempdir", None)  # the server's; a killed run's guardian deletes its own
         for descriptor, path in ((1, out), (2, err)):
             opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(opened, descriptor)
