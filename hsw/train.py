@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from hsw import deadline
 from hsw.cli.main import JobError, describe, run_main
@@ -34,7 +34,7 @@ from hsw.config.origin import ORIGIN, changes_since, check_origin, take_origin, 
 from hsw.config.plugins import register_plugins, trusted_packages
 from hsw.config.settings import CHANGEABLE
 from hsw.errors import ConfigError, HswError, Interrupted, ResourceError
-from hsw.output import one_line, printable, secure_logging
+from hsw.output import one_line, secure_logging
 from hsw.ranks import of_environment
 from hsw.run.status import DONE_BEFORE, JobOutcome, read_status, stored_identity, write_status
 from hsw.run.trace import log_error
@@ -60,14 +60,17 @@ def _hydra_main(config: DictConfig) -> None:
     hydra_config = HydraConfig.get()
     if of_environment()[0]:
         from hsw.learners import follow, quieten
+        from hsw.run.identity import done_at
 
         quieten()
-        resumed = config.resume is not None
+        resumed = config.resume
         try:
             config, _ = settled_config(config)
         except Exception as error:
             raise JobError from error
-        follow(config, trusted_by(config, resumed))
+        if resumed is not None and done_at(Path(resumed), config.num_train_steps) is not None:
+            return  # rank 0 says so
+        follow(config, trusted_by(config, resumed is not None))
     folder = Path(config.resume or hydra_config.runtime.output_dir)
     if in_sweep():
         named = any(override.startswith("threads=") for override in hydra_config.overrides.task)
@@ -105,6 +108,7 @@ def run_in_folder(config: DictConfig, folder: Path, job: bool = False) -> JobOut
     Raises:
         HswError: If the run did not begin.
     """
+    from hsw.cli.summary import done_line
     from hsw.config.resolved import load_config
     from hsw.env.trust import only_trusting
     from hsw.run.identity import done_at, refuse_used, run_id_of
@@ -121,7 +125,7 @@ def run_in_folder(config: DictConfig, folder: Path, job: bool = False) -> JobOut
     if job and (before := _finished(folder, status)):  # before the folder is touched
         return before
     if resume and (step := done_at(folder, config.num_train_steps)) is not None:
-        _tell_done(config, folder, step)
+        print(done_line(config, folder, step, sys.argv[0]), file=sys.stderr, flush=True)  # its log stays as it is
         return JobOutcome("done", 0, steps=step)
     run_folder = own_folder(folder)
     try:
@@ -208,21 +212,6 @@ def _finished(folder: Path, status: dict[str, Any]) -> JobOutcome | None:
         return None
     figures = {name: before.get(name) for name in ("exit_code", "steps", "seconds")}
     return JobOutcome("done", score=before.get("return"), note=DONE_BEFORE, **figures)
-
-
-def _tell_done(config: DictConfig, folder: Path, step: int) -> None:
-    """Say that a run that was to be resumed is done, and how it goes on; its log stays as it is."""
-    from hsw.config.places import words_to_allow
-    from hsw.run.header import commands
-
-    plain: Any = OmegaConf.to_container(config)
-    again = commands(folder, sys.argv[0], words_to_allow(plain, config.allow, folder))["resume"]
-    print(
-        f"{printable(str(folder))} is done: {step:,} steps of {config.num_train_steps:,} that were asked for; go on "
-        f"with a larger budget: {again} num_train_steps={2 * step}",
-        file=sys.stderr,
-        flush=True,
-    )
 
 
 def _begin_again(folder: Path) -> bool:

@@ -6,6 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig, OmegaConf
+
+from hsw.config.places import words_to_allow
+from hsw.output import one_line
 from hsw.run.header import commands
 from hsw.run.progress import format_scores, format_seconds
 from hsw.spaces import SpaceSpec, read_space
@@ -60,6 +64,23 @@ def last_lines(
     lines = {"done": outcome, "folder": str(folder), **typed, "resume": f"{typed['resume']} num_train_steps={2 * step}"}
     width = max(map(len, lines))
     return "\n".join(f"{name:{width}}  {text}" for name, text in lines.items())
+
+
+def done_line(config: DictConfig, folder: Path, step: int, program: str) -> str:
+    """What a person is told who resumes a run that is done: so much, and how it goes on.
+
+    Args:
+        config: The run's, checked.
+        folder, program: As in hsw.run.header.commands.
+        step: At which it ended.
+    """
+    plain: Any = OmegaConf.to_container(config)
+    again = commands(folder, program, words_to_allow(plain, config.allow, folder))["resume"]
+    asked = f"{step:,} steps of {config.num_train_steps:,} that were asked for"
+    return (
+        f"{one_line(str(folder))} is done: {asked}; go on with a larger budget: {again} num_train_steps="
+        f"{2 * max(step, 1)}"
+    )
 
 
 def env_name(env: Mapping[str, Any]) -> str:
