@@ -8,7 +8,7 @@ HYDRA_TESTS := $(wildcard tests/test_compose.py tests/test_sweep.py tests/test_t
 	tests/test_outside.py tests/test_old_folders.py tests/sweep)
 ARGS ?=
 
-.PHONY: campaign fuzz soak cuda scale help train test test-hydra14 extras smoke studies lint slow bench bench-peers results clean
+.PHONY: campaign sweep-kills fuzz soak cuda scale help train test test-hydra14 extras smoke studies lint slow bench bench-peers results clean
 
 help: ## Show this help.
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'

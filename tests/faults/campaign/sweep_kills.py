@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.faults.campaign.families import carrying
+from tests.faults.campaign.server import carrying
 from tests.runs import ROOT, TINY, differences, newest
 
 SEEDS = (1, 2, 3)
