@@ -166,9 +166,7 @@ def test_a_signal_saves_the_jobs_of_every_node_and_the_same_command_goes_on(
     process = start(*command)
     wait_for(lambda: process.poll() is not None or len(saved(tmp_path)) == 2, 300)
     os.kill(process.pid, signum)
-    asked = time.monotonic()
-    assert finish(process).refused(128 + signum, f"stopped by signal {signum.value}")
-    assert time.monotonic() - asked < 30
+    assert finish(process, 120).refused(128 + signum, f"stopped by signal {signum.value}")
     assert [row["status"] for row in table(tmp_path)] == ["interrupted", "interrupted", "not started"]
     before = {job: newest(tmp_path / job)["step"] for job in saved(tmp_path)}
     again = finish(start(*nodes.on, *LONG, "seed=1,2,3", f"num_train_steps={max(before.values())}", command[-1]), 300)

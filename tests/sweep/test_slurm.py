@@ -100,7 +100,7 @@ def test_a_sweep_whose_jobs_are_preempted_and_lose_their_node_ends_as_an_undistu
     for job in (warned, preempted, failed, killed):
         assert "resumed at step" in (study / job / "train.log").read_text(), job
     assert slurm.states()[job_of(killed)] == "FAILED"
-    assert slurm.states()["101"] == "COMPLETED"
+    wait_for(lambda: slurm.states()["101"] == "COMPLETED")  # launched again by the sweep
     assert_same_sweep(whole, study)
 
 
