@@ -14,8 +14,8 @@ import multiprocessing
 import os
 import shutil
 import sys
-import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,17 +24,17 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from hsw import deadline
-from hsw.cli.main import JobError, describe, run_main
+from hsw.cli.along import along, is_first
+from hsw.cli.main import JobError, run_main
 from hsw.config.arguments import allowed_by_flag, of_rank, prepare
-from hsw.config.choices import check_choices, preset_note, study_mode, task_overrides
+from hsw.config.choices import preset_note, study_mode
 from hsw.config.files import conf_folder, refuse_null_choices, refuse_secrets
 from hsw.config.folders import with_folders
 from hsw.config.hydra_versions import VERSION_BASE, trusting
-from hsw.config.origin import ORIGIN, changes_since, check_origin, take_origin, write_origin
+from hsw.config.origin import ORIGIN, changes_since, take_origin, write_origin
 from hsw.config.plugins import register_plugins, trusted_packages
-from hsw.config.settings import CHANGEABLE
 from hsw.errors import ConfigError, HswError, Interrupted, ResourceError
-from hsw.output import one_line, secure_logging
+from hsw.output import secure_logging
 from hsw.ranks import of_environment
 from hsw.run.status import DONE_BEFORE, JobOutcome, read_status, stored_identity, write_status
 from hsw.run.trace import log_error
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     from hsw.run.folder import RunFolder
     from hsw.run.watched import LastWords
 
-_HEAD_START = 3.0  # seconds
 
 # torch, gymnasium and everything that needs them are imported when a run begins: --help, --cfg and shell completion
 # answer at once.
@@ -59,25 +58,25 @@ def _hydra_main(config: DictConfig) -> None:
     secure_logging()
     hydra_config = HydraConfig.get()
     if of_environment()[0]:
+        from hsw.config.settled import settled_config, trusted_by
         from hsw.learners import follow, quieten
         from hsw.run.identity import done_at
 
         quieten()
-        resumed = config.resume
+        path, resumed = str(config.resume), config.resume is not None
         try:
             config, _ = settled_config(config)
+            if resumed and done_at(Path(path), config.num_train_steps) is not None:
+                return  # rank 0 says so
         except Exception as error:
             raise JobError from error
-        if resumed is not None and done_at(Path(resumed), config.num_train_steps) is not None:
-            return  # rank 0 says so
-        follow(config, trusted_by(config, resumed is not None))
+        follow(config, trusted_by(config, resumed))
     folder = Path(config.resume or hydra_config.runtime.output_dir)
     if in_sweep():
         named = any(override.startswith("threads=") for override in hydra_config.overrides.task)
         launcher = hydra_config.launcher._target_.lower()
-        if (
-            "joblib" in launcher or "ray" in launcher
-        ):  # joblib's own is unknown to a job's processes, and Ray has threads
+        if "joblib" in launcher or "ray" in launcher:
+            # joblib's own is unknown to a job's processes, and Ray has threads.
             multiprocessing.set_start_method("spawn", force=True)
         if "joblib" in launcher:
             config.threads = config.threads if named else 1  # there are as many jobs as cores
@@ -110,6 +109,7 @@ def run_in_folder(config: DictConfig, folder: Path, job: bool = False) -> JobOut
     """
     from hsw.cli.summary import done_line
     from hsw.config.resolved import load_config
+    from hsw.config.settled import settled_config, trusted_by
     from hsw.env.trust import only_trusting
     from hsw.run.identity import done_at, refuse_used, run_id_of
     from hsw.run.watched import own_folder, watched
@@ -156,49 +156,6 @@ def run_in_folder(config: DictConfig, folder: Path, job: bool = False) -> JobOut
         return outcome
     finally:
         run_folder.close()
-
-
-def settled_config(config: DictConfig) -> tuple[DictConfig, dict[str, Any]]:
-    """The config that is run, checked, and its identity; of a resumed run the folder's.
-
-    Args:
-        config: Composed.
-
-    Raises:
-        ConfigError: If it cannot work.
-        CorruptError: If a folder's config cannot be read.
-    """
-    from hsw.config.plain import settle
-    from hsw.config.resolved import allowed_by, check, identity, learners_of, resumed_config
-
-    overrides = task_overrides(HydraConfig.get()) if HydraConfig.initialized() else []
-    if config.resume is not None:
-        config = resumed_config(config, Path(config.resume))  # checked there
-        if (size := of_environment()[1]) not in (1, config.learners):
-            raise ConfigError(
-                f"the run has {config.learners} learner{'s' * (config.learners > 1)}, each with a part of its "
-                f"checkpoints, and torchrun started {size}; a resumed run keeps its learners and may change "
-                f"{', '.join(CHANGEABLE[:-1])}"
-            )
-        return config, identity(config)
-    if HydraConfig.initialized():
-        check_choices(HydraConfig.get().runtime.choices, overrides)
-    config.allow = allowed_by(config)
-    check(config)
-    config.learners = learners_of(config, overrides)
-    own = identity(config)  # while what follows from a value that a resumed run may change still does
-    config = settle(config)  # what is checked is what is built
-    check(config)
-    check_origin(config)
-    return config, own
-
-
-def trusted_by(config: DictConfig, resume: bool) -> tuple[str, ...] | None:
-    """The packages that alone may be named; None where the config is the command line's own, which a sweep's job's is.
-
-    What a folder's config names is not trusted.
-    """
-    return (*config.allow, *trusted_packages()) if resume or ORIGIN in os.environ else None
 
 
 def _finished(folder: Path, status: dict[str, Any]) -> JobOutcome | None:
@@ -313,24 +270,7 @@ def main() -> None:
 
 def cli() -> None:
     """main, with every error as one sentence and an exit code."""
-    rank = int(os.environ.get("RANK", "0")) if os.environ.get("RANK", "0").isdecimal() else 0
-    run_main(main if not rank or "WORLD_SIZE" not in os.environ else lambda: _along(rank))
-
-
-def _along(rank: int) -> None:
-    """main, of a rank after the first that torchrun has started: it shows nothing that rank 0 shows."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 1)
-    os.close(null)
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # what becomes of a connection, the watch tells
-    try:
-        main()
-    except (Exception, JobError) as caught:
-        error = caught.__cause__ or caught if isinstance(caught, JobError) else caught
-        message, code = describe(error)
-        time.sleep(_HEAD_START)  # of rank 0, whose error it may be as well: torchrun then ends this process
-        print(f"hsw: rank {rank}: {one_line(message)}", file=sys.stderr, flush=True)
-        sys.exit(code)
+    run_main(main if is_first() else partial(along, main))
 
 
 if __name__ == "__main__":

@@ -222,6 +222,9 @@ def test_torchrun_starts_what_learners_starts(tmp_path: Path) -> None:
     assert without_times(one) == without_times(other)
     assert differences(parts(one), parts(other)) == []
     assert (one / "config.yaml").read_text() == (other / "config.yaml").read_text()
+    done = torchrun(f"resume={other}")
+    assert done.code == 0, done.err
+    assert "is done" in done.err
     resumed = torchrun(f"resume={other}", "num_train_steps=200")
     assert resumed.code == 0, resumed.err
     assert newest(other)["step"] >= 200

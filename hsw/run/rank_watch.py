@@ -67,12 +67,8 @@ class RankWatch:
     ) -> None:
         self._ranks, self._processes, self._host, self._hosted = ranks, processes or {}, host, host == _FIRST
         self._parent = os.getppid()
-        self._mine: dict[str, Any] = {
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "started": guardian.started(os.getpid()),
-            "beat": 0,
-        }
+        pid, host_name = os.getpid(), socket.gethostname()
+        self._mine: dict[str, Any] = {"host": host_name, "pid": pid, "started": guardian.started(pid), "beat": 0}
         self._lives: dict[int, dict[str, Any]] = {}  # what the others last said
         self._silent: dict[int, float] = {}  # seconds since they said something new
         self._behind: dict[int, float] = {}  # seconds since they made a call, while others have made more
@@ -80,7 +76,7 @@ class RankWatch:
         self.verdict: Verdict | None = None
         self._stuck = 0.0  # seconds since the herald has been through
         self._lost = ""  # why the store cannot be reached
-        self._passes = 0  # of the herald, through all that there is to say and to read
+        self._passes = self._wanted = 0  # of the herald, through all that there is to say and to read
         self._told = False  # by this rank, what is the verdict
         self._known = False  # the main thread deals with the verdict
         self._news, self._ended = threading.Condition(), threading.Event()
@@ -115,12 +111,14 @@ class RankWatch:
             time.sleep(_LOOK / 5)
         if self.verdict is None:
             reason = str(error).partition("\n")[0]
+            mute = [rank for rank, seconds in self._silent.items() if seconds > _MUTE / 2]
             late = [rank for rank, life in self._lives.items() if life.get("calls", 0) < self._ranks.calls]
-            if late and "imed out" in reason:
-                sentence = f"{_named(late)} did not come within {self._ranks.timeout:g} s to where the others wait"
-            else:
-                sentence = f"rank {self._ranks.rank} has lost the others: {reason}"
-            self.verdict = Verdict(late[0] if late else self._ranks.rank, _DIED, sentence)
+            sentence = f"rank {self._ranks.rank} has lost the others: {reason}"
+            if mute:
+                sentence = f"{_named(mute)} and its connections are gone: {reason}"
+            elif late and "imed out" in reason:
+                sentence = self._not_there(late)
+            self.verdict = Verdict((*mute, *late, self._ranks.rank)[0], _DIED, sentence)
         return RankFailed(self.verdict)
 
     def leave(self, error: Verdict | None = None) -> Verdict | None:
@@ -136,8 +134,7 @@ class RankWatch:
             self._pass(0.0 if error is None else _LAST_WORD)  # whoever failed first has said so before it ended
             self._look(0.0)
         before = self.verdict
-        told = {"left": True} if error is None or before else {"error": asdict(error)}
-        self._mine.update(told)
+        self._mine.update({"left": True} if error is None or before else {"error": asdict(error)})
         self._pass(_LAST_WORD)
         return before
 
@@ -156,9 +153,8 @@ class RankWatch:
         """Whether it is this rank that tells a person what ended all: the first of those that can."""
         if self._ranks.is_first or self._told:
             return not self._told
-        able = [
-            rank for rank, life in self._lives.items() if not self._is_dead(life) and self._silent_for(rank) < _MUTE
-        ]
+        silent = self._silent
+        able = [rank for rank, life in self._lives.items() if not self._is_dead(life) and silent.get(rank, 0.0) < _MUTE]
         return self._ranks.rank < min(able, default=self._ranks.size)
 
     def close(self) -> None:
@@ -174,7 +170,7 @@ class RankWatch:
     def _pass(self, patience: float) -> bool:
         """Have the herald go once through all; whether it did in time."""
         with self._news:
-            wanted = self._passes + 2  # the one under way may have begun before
+            self._wanted = wanted = self._passes + 2  # the one under way may have begun before
             self._wake.set()
             return self._news.wait_for(lambda: self._passes >= wanted or bool(self._lost), patience)
 
@@ -187,14 +183,15 @@ class RankWatch:
                 self._mine["beat"] += 1
                 self._mine["calls"] = self._ranks.calls
                 self._mine["asked"] = self.signals is not None and self.signals.requested is not None
-                store.set(f"life/{self._ranks.rank}", json.dumps(self._mine))
+                store.set(f"life/{self._ranks.rank}", json.dumps(dict(self._mine)))
                 there = [rank for rank in others if rank in self._lives or store.check([f"life/{rank}"])]
                 lives = store.multi_get([f"life/{rank}" for rank in there]) if there else []
                 self._lives = {rank: json.loads(life) for rank, life in zip(there, lives, strict=True)}
                 with self._news:
                     self._passes += 1
                     self._news.notify_all()
-                self._wake.wait(_BEAT)
+                if self._passes >= self._wanted:
+                    self._wake.wait(_BEAT)
         except (RuntimeError, ValueError) as error:
             with self._news:
                 self._lost = str(error).partition("\n")[0] or "no answer"
@@ -272,8 +269,10 @@ class RankWatch:
         if silent:
             self.verdict = self._no_word(silent[0], _named(silent))
         elif behind:
-            sentence = f"{_named(behind)} did not come within {limit:g} s to where the others wait"
-            self.verdict = Verdict(behind[0], _DIED, sentence)
+            self.verdict = Verdict(behind[0], _DIED, self._not_there(behind))
+
+    def _not_there(self, ranks: list[int]) -> str:
+        return f"{_named(ranks)} did not come within {self._ranks.timeout:g} s to where the others wait"
 
     def _no_word(self, rank: int, who: str) -> Verdict:
         return Verdict(rank, _DIED, f"{who} has not been heard of for {self._ranks.timeout:g} s (distributed_timeout)")
@@ -293,15 +292,12 @@ class RankWatch:
         how = f"was killed by signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"ended with code {code}"
         return f"rank {rank} died: its process {how}"
 
-    def _silent_for(self, rank: int) -> float:
-        return self._silent.get(rank, 0.0)
-
     def _kill_if_mute(self) -> None:
         """End a process of this machine that is stopped, or hangs with all its threads: it would outlive the others."""
         assert self.verdict is not None
         rank = self.verdict.rank
         life = self._lives.get(rank)
-        mute = self._silent_for(rank) > _MUTE or (rank == 0 and self._hosted and self._stuck > _MUTE)
+        mute = self._silent.get(rank, 0.0) > _MUTE or (rank == 0 and self._hosted and self._stuck > _MUTE)
         if life and mute and life["host"] == self._mine["host"] and not self._is_dead(life):
             if rank == 0 and self.tells:  # what has started this process may end with it
                 ending.say(self.verdict.sentence)

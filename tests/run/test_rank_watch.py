@@ -134,6 +134,18 @@ def test_a_main_thread_that_does_not_come_back_is_ended_with_the_sentence(monkey
         assert ended[0] == (4, "rank 1: loss is not finite")
 
 
+def test_connections_that_a_rank_of_another_machine_leaves_tell_of_it_before_the_timeout(monkeypatch: Any) -> None:
+    monkeypatch.setattr(rank_watch, "_GRACE", 0.5)
+    monkeypatch.setattr(rank_watch, "_MUTE", 0.2)
+    with watches() as made:
+        made[1]._mine["host"] = "elsewhere"
+        wait_for(lambda: made[0]._lives[1]["host"] == "elsewhere", 20)
+        made[1]._ended.set()
+        made[1]._wake.set()
+        error = made[0].explain(RuntimeError("Connection closed by peer"))
+        assert str(error) == "rank 1 and its connections are gone: Connection closed by peer"
+
+
 def test_a_store_that_is_gone_is_told_as_the_loss_of_who_kept_it() -> None:
     with watches() as made:
 
