@@ -112,7 +112,7 @@ class RayPool(Seats["_Seat"]):
         if self._thread.is_alive():
             self._thread.join(self._grace + 5.0)
         if self._cluster is not None:
-            within(self._grace, lambda: [self._kill(seat) for seat in self._seats])
+            within(self._grace, self._kill_all)
             self._refs.clear()
             self._cluster.close()
 
@@ -277,6 +277,10 @@ class RayPool(Seats["_Seat"]):
             with contextlib.suppress(Exception):  # it may be gone, and so may the cluster
                 self._ray.kill(seat.handle, no_restart=True)
         seat.handle = None
+
+    def _kill_all(self) -> None:
+        for seat in self._seats:
+            self._kill(seat)
 
     def _look_for_places(self, passed: float) -> None:
         """Tell of actors that wait for a place, and end the run where it has waited for too long."""
