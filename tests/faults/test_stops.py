@@ -48,7 +48,7 @@ def test_a_stop_signal_is_obeyed_while_an_environment_hangs(what: str, name: str
     process = hanging(what, tmp_path)
     begin = time.monotonic()
     os.kill(process.pid, getattr(signal, f"SIG{name}"))
-    result = finish(process)
+    result = finish(process, 120)
     assert time.monotonic() - begin < patience(10), result.err
     assert result.code == code, result.err
     told = status(tmp_path)
@@ -90,11 +90,11 @@ def test_a_stop_signal_is_obeyed_wherever_an_environment_hangs(scene: str, what:
     arguments = (*TINY, "env.id=tests.faults.culprits:Culprit-v0", *options, "checkpoint_interval=20")
     sign = tmp_path / "hangs"
     process = start(*arguments, run_dir(tmp_path / "run"), env={"CULPRIT": str(sign)})
-    wait_for(lambda: process.poll() is not None or sign.exists())
+    wait_for(lambda: process.poll() is not None or sign.exists(), 200)
     time.sleep(0.3)
     begin = time.monotonic()
     os.kill(process.pid, signal.SIGTERM)
-    result = finish(process)
+    result = finish(process, 120)
     assert time.monotonic() - begin < patience(10), result.err
     # Workers hang by themselves: this process is not in C.
     code = 143 if scene == "async" else HANGS[what]
@@ -119,11 +119,11 @@ def test_a_stop_signal_ends_a_sweep_whose_environments_hang(what: str, launcher:
         "checkpoint_interval=20",
         env={"CULPRIT": str(sign)},
     )
-    wait_for(lambda: process.poll() is not None or sign.exists())
+    wait_for(lambda: process.poll() is not None or sign.exists(), 200)
     time.sleep(0.3)
     begin = time.monotonic()
     os.kill(process.pid, signal.SIGTERM)
-    result = finish(process)
+    result = finish(process, 120)
     assert time.monotonic() - begin < patience(10), result.err
     assert result.code in (143, HANGS[what] if launcher == "basic" else 143), result.err
     told = status(tmp_path / "sweep" / "seed-1")
@@ -252,11 +252,11 @@ def test_a_learner_stops_whose_actors_hang(what: str, where: str, tmp_path: Path
     limits = ("agent.actor_timeout=60", "checkpoint_interval=32", "num_train_steps=100000")
     sign = tmp_path / "hangs"
     process = start(*tiny("impala"), *culprit, *limits, run_dir(tmp_path / "run"), env={"CULPRIT": str(sign)})
-    wait_for(lambda: process.poll() is not None or sign.exists())
+    wait_for(lambda: process.poll() is not None or sign.exists(), 200)
     time.sleep(1.0)
     begin = time.monotonic()
     os.kill(process.pid, signal.SIGTERM)
-    result = finish(process)
+    result = finish(process, 120)
     assert time.monotonic() - begin < patience(10), result.err
     assert result.refused(143, "stopped by signal 15")
     assert status(tmp_path / "run")["exit_code"] == 143
