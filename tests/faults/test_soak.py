@@ -48,8 +48,8 @@ def test_what_a_process_opens_is_seen() -> None:
             after = look([os.getpid()])
     finally:
         segment.unlink()
-        for file in files:
-            os.close(file)
+        for each in files:
+            os.close(each)
     assert after.descriptors - before.descriptors == 9  # and the segment's, twice
     assert after.segments - before.segments == 1
     assert abs(after.shared - before.shared - 1) < 0.01
