@@ -147,7 +147,7 @@ def _flat(node: Any, path: str = "") -> dict[str, str]:
 
 def _difference(given: Sequence[dict[str, str]]) -> dict[str, Any] | None:
     for rank, values in enumerate(given):
-        for key in sorted({*given[0], *values}):
+        for key in sorted({*given[0], *values}, key=lambda key: (key.count("."), key)):  # copies after their source
             first, other = given[0].get(key, "absent"), values.get(key, "absent")
             if first != other:
                 sentence = f"rank {rank} was started with another config: {key} is {other} there, and {first} on rank 0"

@@ -261,7 +261,7 @@ def test_ranks_of_different_configs_are_refused_naming_the_key(tmp_path: Path) -
     done = finish(start(*tiny_run("ppo"), run_dir(run), program=program_of), 120)
     assert done.code == 1  # torchrun's own
     told = [line for line in done.err.splitlines() if line.startswith("hsw: ")]
-    assert told == ["hsw: rank 1 was started with another config: algorithm.lr is 0.11 there, and 0.1 on rank 0"]
+    assert told == ["hsw: rank 1 was started with another config: seed is 1 there, and 0 on rank 0"]
     assert "exitcode  : 2" in done.err
     assert not run.parent.exists()
 
