@@ -59,18 +59,19 @@ def _hydra_main(config: DictConfig) -> None:
     hydra_config = HydraConfig.get()
     if of_environment()[0]:
         from hsw.config.settled import settled_config, trusted_by
+        from hsw.done import is_done
         from hsw.learners import follow, quieten
-        from hsw.run.identity import done_at
 
         quieten()
         path, resumed = str(config.resume), config.resume is not None
         try:
             config, _ = settled_config(config)
-            if resumed and done_at(Path(path), config.num_train_steps) is not None:
+            trusted = trusted_by(config, resumed)
+            if resumed and is_done(config, Path(path), trusted or ()):
                 return  # rank 0 says so
         except Exception as error:
             raise JobError from error
-        follow(config, trusted_by(config, resumed))
+        follow(config, trusted)
     folder = Path(config.resume or hydra_config.runtime.output_dir)
     if in_sweep():
         named = any(override.startswith("threads=") for override in hydra_config.overrides.task)
@@ -107,11 +108,11 @@ def run_in_folder(config: DictConfig, folder: Path, job: bool = False) -> JobOut
     Raises:
         HswError: If the run did not begin.
     """
-    from hsw.cli.summary import done_line
     from hsw.config.resolved import load_config
     from hsw.config.settled import settled_config, trusted_by
+    from hsw.done import done_with
     from hsw.env.trust import only_trusting
-    from hsw.run.identity import done_at, refuse_used, run_id_of
+    from hsw.run.identity import refuse_used, run_id_of
     from hsw.run.watched import own_folder, watched
 
     resume = config.resume is not None
@@ -124,9 +125,8 @@ def run_in_folder(config: DictConfig, folder: Path, job: bool = False) -> JobOut
     status = {"status": "running", "num_train_steps": config.num_train_steps, "identity": same}
     if job and (before := _finished(folder, status)):  # before the folder is touched
         return before
-    if resume and (step := done_at(folder, config.num_train_steps)) is not None:
-        print(done_line(config, folder, step, sys.argv[0]), file=sys.stderr, flush=True)  # its log stays as it is
-        return JobOutcome("done", 0, steps=step)
+    if resume and (done := done_with(config, folder, trusted or ())):
+        return done
     run_folder = own_folder(folder)
     try:
         if not job and not resume:

@@ -165,6 +165,29 @@ class RunFolder:
         self.directory.close()
 
 
+class UnownedFolder(RunFolder):
+    """A run's folder that is read, and in which nothing is written.
+
+    Args:
+        path: Of it.
+
+    Raises:
+        CorruptError: As in RunFolder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.directory = Directory.open(path)
+        try:
+            refuse_links(self.directory)
+        except BaseException:
+            self.directory.close()
+            raise
+
+    def close(self) -> None:
+        self.directory.close()
+
+
 class FolderLostError(ResourceError):
     """The folder is no longer the run's. Nothing more can be saved there."""
 

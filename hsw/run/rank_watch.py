@@ -286,7 +286,9 @@ class RankWatch:
     def _how(self, rank: int) -> str:
         """How a rank died, as far as this process knows."""
         process = self._processes.get(rank)
-        code = process.poll() if process is not None else None
+        code = None
+        with contextlib.suppress(subprocess.TimeoutExpired):  # its last threads may be about to end
+            code = None if process is None else process.wait(_LAST_WORD)
         if code is None:
             return f"rank {rank} died"
         how = f"was killed by signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"ended with code {code}"
