@@ -23,13 +23,11 @@ from hsw.errors import ConfigError
 _ANSWER_SECONDS = 10.0
 _LEAST_STORE = 100 * 2**20  # bytes
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM, signal.SIGUSR1, signal.SIGUSR2)
-# Ray's environment variables: nothing is told to its makers; nothing is said about GPUs that actors do not use; and a
-# learner whose cluster is gone ends as this pool says, not by Ray's abort after a minute.
-_ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_gcs_rpc_server_reconnect_timeout_s": "100000",
-}
+# Ray's environment variables: nothing is told to its makers; nothing is said about GPUs that actors do not use.
+_ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+# A learner whose cluster is gone ends as the pool says, and not by Ray's abort after a minute. Processes of a local
+# cluster, which would inherit it, are to end with the learner.
+_CONNECTED = {"RAY_gcs_rpc_server_reconnect_timeout_s": "100000"}
 
 
 def import_ray() -> Any:
@@ -62,7 +60,7 @@ class RayCluster:
 
     def __init__(self, address: str, num_cpus: float, store_bytes: int, packages: Sequence[str]) -> None:
         self.ray = ray = import_ray()
-        self._owned = not ray.is_initialized()
+        self._owned, self.name = not ray.is_initialized(), "the Ray cluster"
         if not self._owned:
             return
         found = _resolved(address)
@@ -72,7 +70,10 @@ class RayCluster:
             options |= {"address": "local", "num_cpus": num_cpus, "object_store_memory": store}
             options |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}  # nobody else's
         else:
+            self.name = f"the Ray cluster at {found}"
             options |= {"address": found, "runtime_env": shipped(packages)}
+            for name, value in _CONNECTED.items():
+                os.environ.setdefault(name, value)
         # What Ray prints of its workers' ends, the pool says in a sentence.
         ray._private.worker._worker_logs_enabled = False
         logging.getLogger("ray").setLevel(logging.CRITICAL)
@@ -88,11 +89,11 @@ class RayCluster:
         log.info("actors run on %s", f"the Ray cluster at {found}" if found else "a Ray cluster of this run's own")
 
     def shortage(self) -> str:
-        """What the cluster has, and has to give, as part of a sentence."""
+        """What the cluster has, and has to give, as part of a sentence; empty where its head does not answer."""
         ray = self.ray
         found = within(_ANSWER_SECONDS, lambda: (ray.nodes(), ray.cluster_resources(), ray.available_resources()))
         if found is None:
-            return "its head does not answer"
+            return ""
         nodes, (total, free) = sum(node["Alive"] for node in found[0]), (part.get("CPU", 0) for part in found[1:])
         return f"the cluster has {nodes} node{'s' * (nodes != 1)} with {total:g} CPUs, {free:g} of them free"
 

@@ -12,13 +12,13 @@ from typing import Annotated, Any
 from hsw.agent.actor import log
 from hsw.agent.ray_actor import PULSE, RayActor, Reply, take_over
 from hsw.agent.ray_cluster import RayCluster, import_ray, within
+from hsw.agent.ray_places import Places
 from hsw.agent.seats import Crew, Seat, Seats
 from hsw.bounds import Range
 from hsw.errors import WorkersLostError
 from hsw.spaces import leaves
 
 _WAIT_SECONDS = 0.02  # for an answer, before other things are looked after
-_PATIENCE = 10.0  # seconds of waiting for a place after which it is told, and again after ever longer ones
 _PAUSE = 1.0  # seconds until the object store is tried again, or an actor that was out of reach
 
 
@@ -59,9 +59,6 @@ class RayPool(Seats["_Seat"]):
         self._thread = threading.Thread(target=self._watch, name="actors", daemon=True)
         self._refs: deque[tuple[int, Any]] = deque(maxlen=2)  # versions, and where their weights are
         self._totals = {"rows": 0.0, "waited": 0.0, "receiving": 0.0, "writing": 0.0, "publishing": 0.0}
-        self._alone = 0.0  # seconds in which no actor has had a place
-        self._complete = False  # every actor has had a place
-        self._waited_for_place, self._next_told = 0.0, _PATIENCE
         self._full_store = False
 
     @classmethod
@@ -120,6 +117,8 @@ class RayPool(Seats["_Seat"]):
 
     def _watch(self) -> None:
         try:
+            assert self._cluster is not None
+            places = Places(self._cluster, len(self._seats), self._num_cpus, self._start_timeout)
             for seat in self._seats:
                 self._place(seat)
             last = time.monotonic()
@@ -130,8 +129,9 @@ class RayPool(Seats["_Seat"]):
                 for seat in self._seats:
                     if not self._closing:
                         self._look_after(seat, passed)
-                if not self._closing:
-                    self._look_for_places(passed)
+                if not self._closing and (lack := places.look(sum(not seat.alive for seat in self._seats))):
+                    told = f"; the first error was: {self._first_error}" if self._first_error else ""
+                    self._fail(WorkersLostError(lack + told, self._first_traceback))
         except Exception as error:  # nobody waits for ever because this thread is gone
             self._watch_failed(error)
 
@@ -281,42 +281,6 @@ class RayPool(Seats["_Seat"]):
     def _kill_all(self) -> None:
         for seat in self._seats:
             self._kill(seat)
-
-    def _look_for_places(self, passed: float) -> None:
-        """Tell of actors that wait for a place, and end the run where it has waited for too long."""
-        waiting = sum(not seat.alive for seat in self._seats)
-        self._complete = self._complete or not waiting
-        none = waiting == len(self._seats)
-        self._alone = self._alone + passed if none or not self._complete else 0.0
-        self._waited_for_place = self._waited_for_place + passed if waiting else 0.0
-        if not waiting:
-            self._next_told = _PATIENCE
-            return
-        told = self._waited_for_place > self._next_told
-        over = self._alone > self._start_timeout
-        if not told and not over:
-            return
-        assert self._cluster is not None
-        each = f"each needs {self._num_cpus:g} CPU{'s' * (self._num_cpus != 1)}"
-        missing = f"{waiting} of {len(self._seats)} actors are not there yet: {each}, and {self._cluster.shortage()}"
-        if over:
-            told_first = f"; the first error was: {self._first_error}" if self._first_error else ""
-            self._fail(
-                WorkersLostError(
-                    f"{missing}; pool.start_timeout={self._start_timeout:g} s are over; add nodes, or lower "
-                    f"agent.num_actors or pool.num_cpus_per_actor{told_first}",
-                    self._first_traceback,
-                )
-            )
-            return
-        self._next_told = 2 * self._waited_for_place
-        log.warning("%s; %s", missing, self._patience(none))
-
-    def _patience(self, none: bool) -> str:
-        if none or not self._complete:
-            left = max(0.0, self._start_timeout - self._alone)
-            return f"the run waits for {left:.0f} s more, and goes on when they come"
-        return "the run goes on with the others, and with these if a node joins"
 
 
 class _Seat(Seat):

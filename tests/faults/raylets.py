@@ -27,6 +27,10 @@ class Nodes:
     def lose(self, node: Any) -> None:
         self._cluster.remove_node(node, allow_graceful=False)
 
+    def lose_head(self) -> None:
+        """The process that all others ask; the head's raylet, which is the learner's, stays."""
+        self._cluster.head_node.kill_gcs_server()
+
     def shutdown(self) -> None:
         self._cluster.shutdown()
 

@@ -242,7 +242,7 @@ def test_a_lost_nodes_actors_wait_for_one_that_joins_and_the_others_go_on(caplog
         agent.algorithm.update = update  # type: ignore[method-assign]
         agent.train(10**7)
     assert len(steps) > 20
-    assert re.search(r"1 of 2 actors are not there yet: each needs 1 CPU, and the cluster has 2 nodes", caplog.text)
+    assert re.search(r"1 of 2 actors are not there: each needs 1 CPU, and the cluster has 2 nodes", caplog.text)
     assert "the run goes on with the others" in caplog.text
 
 
@@ -252,11 +252,20 @@ def test_without_any_node_the_run_waits_says_what_is_missing_and_ends() -> None:
         agent = ray_agent(nodes, pool={"start_timeout": 15.0})
         at_update(agent, 3, lambda: [nodes.lose(node) for node in nodes.nodes])
         begin = time.monotonic()
-        with pytest.raises(WorkersLostError, match=r"2 of 2 actors are not there yet.* 1 node with 0 CPUs"):
+        with pytest.raises(WorkersLostError, match=r"2 of 2 actors are not there.* 1 node with 0 CPUs"):
             agent.train(10**7)
         print(f"\nall nodes lost: ended after {time.monotonic() - begin:.1f} s")
         assert time.monotonic() - begin < 90
         assert agent._actors.pool is None
+
+
+@pytest.mark.slow
+def test_a_head_that_is_gone_ends_the_run_with_code_5(tmp_path: Path) -> None:
+    with cluster(0, 1, 1) as nodes:
+        process = running(tmp_path, nodes.address)
+        nodes.lose_head()
+        ended = finish(process, 100)
+    assert ended.refused(5, "no actor is in reach, and the head of the Ray cluster at", "does not answer")
 
 
 @pytest.mark.slow
@@ -265,7 +274,7 @@ def test_too_few_cpus_from_the_start_end_the_run_with_code_5(tmp_path: Path) -> 
         few = (f"pool.address={nodes.address}", "pool.start_timeout=25", "agent.num_actors=3")
         process = start(*tiny("impala"), "env=catch", "pool=ray", "num_train_steps=10000000", *few, run_dir(tmp_path))
         ended = finish(process, 150)
-    assert ended.refused(5, "2 of 3 actors are not there yet: each needs 1 CPU", "1 node with 1 CPUs, 0 of them free")
+    assert ended.refused(5, "2 of 3 actors are not there: each needs 1 CPU", "1 node with 1 CPUs, 0 of them free")
 
 
 @pytest.mark.slow

@@ -1,0 +1,66 @@
+"""The wait for places on a cluster: told, and bounded."""
+
+from __future__ import annotations
+
+import time
+
+from hsw.agent.actor import log
+from hsw.agent.ray_cluster import RayCluster
+
+_PATIENCE = 10.0  # seconds of waiting after which it is told, and again after ever longer ones
+
+
+class Places:
+    """How long actors have had no place.
+
+    At the start every actor has to find one within the timeout; later on it is enough that one has.
+
+    Args:
+        cluster: Where places are.
+        num_actors: That want one.
+        num_cpus: That each needs.
+        timeout: Seconds.
+    """
+
+    def __init__(self, cluster: RayCluster, num_actors: int, num_cpus: float, timeout: float) -> None:
+        self._cluster, self._num_actors, self._num_cpus, self._timeout = cluster, num_actors, num_cpus, timeout
+        self._complete = False  # every actor has had a place
+        self._waiting_since = self._lacking_since = time.monotonic()  # some have none; too many have none
+        self._patience = _PATIENCE
+
+    def look(self, waiting: int) -> str:
+        """Tell of actors without a place, if it is time to.
+
+        Args:
+            waiting: How many have none.
+
+        Returns:
+            Why the run cannot go on, as a sentence; empty if it can.
+        """
+        now = time.monotonic()
+        self._complete = self._complete or not waiting
+        lacking = waiting == self._num_actors or not self._complete
+        if not waiting:
+            self._waiting_since, self._patience = now, _PATIENCE
+        if not lacking:
+            self._lacking_since = now
+        over = now - self._lacking_since > self._timeout
+        if not over and now - self._waiting_since <= self._patience:
+            return ""
+        self._patience = 2 * (now - self._waiting_since)
+        shortage = self._cluster.shortage()
+        each = f"each needs {self._num_cpus:g} CPU{'s' * (self._num_cpus != 1)}"
+        missing = f"{waiting} of {self._num_actors} actors are not there: {each}, and {shortage or 'nobody answers'}"
+        if waiting == self._num_actors and not shortage:  # Ray has no other head, and would end this process soon
+            return f"no actor is in reach, and the head of {self._cluster.name} does not answer"
+        if over:
+            return (
+                f"{missing}; pool.start_timeout={self._timeout:g} s are over; add nodes, or lower agent.num_actors or "
+                "pool.num_cpus_per_actor"
+            )
+        left = self._timeout - (now - self._lacking_since)
+        hope = f"the run waits for {left:.0f} s more, and goes on when they come"
+        log.warning(
+            "%s; %s", missing, hope if lacking else "the run goes on with the others, and with these if they come"
+        )
+        return ""
