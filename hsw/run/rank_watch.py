@@ -79,8 +79,7 @@ class RankWatch:
         self._passes = self._wanted = 0  # of the herald, through all that there is to say and to read
         self._told = False  # by this rank, what is the verdict
         self._known = False  # the main thread deals with the verdict
-        self._news, self._ended = threading.Condition(), threading.Event()
-        self._wake = threading.Event()
+        self._news, self._ended, self._wake = threading.Condition(), threading.Event(), threading.Event()
         self._threads = [threading.Thread(target=run, daemon=True) for run in (self._herald, self._judge)]
         self.signals: StopSignals | None = None  # of this rank's agent
         self._relayed = False
@@ -153,8 +152,7 @@ class RankWatch:
         """Whether it is this rank that tells a person what ended all: the first of those that can."""
         if self._ranks.is_first or self._told:
             return not self._told
-        silent = self._silent
-        able = [rank for rank, life in self._lives.items() if not self._is_dead(life) and silent.get(rank, 0.0) < _MUTE]
+        able = [rank for rank, life in self._lives.items() if not self._is_dead(life) and not self._is_mute(rank)]
         return self._ranks.rank < min(able, default=self._ranks.size)
 
     def close(self) -> None:
@@ -263,9 +261,8 @@ class RankWatch:
             late = made == calls[rank] and calls[rank] < most and "left" not in life
             self._behind[rank] = self._behind.get(rank, 0.0) + passed if late else 0.0
             self._seen[rank] = life["beat"], calls[rank]
-        limit = self._ranks.timeout
-        silent = [rank for rank, seconds in self._silent.items() if seconds > limit]
-        behind = [rank for rank, seconds in self._behind.items() if seconds > limit]
+        silent = [rank for rank, seconds in self._silent.items() if seconds > self._ranks.timeout]
+        behind = [rank for rank, seconds in self._behind.items() if seconds > self._ranks.timeout]
         if silent:
             self.verdict = self._no_word(silent[0], _named(silent))
         elif behind:
@@ -294,13 +291,16 @@ class RankWatch:
         how = f"was killed by signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"ended with code {code}"
         return f"rank {rank} died: its process {how}"
 
+    def _is_mute(self, rank: int) -> bool:
+        """Whether a rank has said nothing for a while; one that keeps the store lets nobody else speak, either."""
+        return self._silent.get(rank, 0.0) > _MUTE or (rank == 0 and self._hosted and self._stuck > _MUTE)
+
     def _kill_if_mute(self) -> None:
         """End a process of this machine that is stopped, or hangs with all its threads: it would outlive the others."""
         assert self.verdict is not None
         rank = self.verdict.rank
         life = self._lives.get(rank)
-        mute = self._silent.get(rank, 0.0) > _MUTE or (rank == 0 and self._hosted and self._stuck > _MUTE)
-        if life and mute and life["host"] == self._mine["host"] and not self._is_dead(life):
+        if life and self._is_mute(rank) and life["host"] == self._mine["host"] and not self._is_dead(life):
             if rank == 0 and self.tells:  # what has started this process may end with it
                 ending.say(self.verdict.sentence)
                 self._told = True
