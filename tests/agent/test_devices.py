@@ -125,8 +125,8 @@ def test_what_an_actors_process_gets_is_the_hosts_and_has_the_learners_weights()
         with torch.no_grad():
             for parameter in built.policy.parameters():
                 parameter.add_(0.1)
-        built._weights.publish(built.policy)
-        actor = built._actor
+        built._actors.publish()
+        actor = built._actors.actor
         policy = pickle.loads(actor._policy)
         shared = (*leaves(actor.storage.storages), *actor.weights._halves.values(), actor.stats, *policy.parameters())
         assert {labels[part] for part in shared} == {CPU}
@@ -150,7 +150,7 @@ class LoadsWhenAsked:
 
 @pytest.mark.slow
 def test_a_pool_of_processes_feeds_a_learner_on_another_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hsw.agent.distributed.BatchLoader", LoadsWhenAsked)
+    monkeypatch.setattr("hsw.agent.actors.BatchLoader", LoadsWhenAsked)
     with other_device() as labels:
         built = small_impala(eval_episodes=1)
         built.train(100)
