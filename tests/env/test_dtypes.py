@@ -98,7 +98,7 @@ def learn_in_this_process(agent):
     agent.run(env, 0, free, full)
     storage = agent.storage
     batch = storage.sample("cpu", 4, free, full, storage.storages, storage.init_actor_state_storages)
-    agent._next_batch = lambda: batch
+    agent._actors.next_batch = lambda check: batch
     agent._learn()
     env.close()
 
