@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import signal
 import threading
 import weakref
@@ -89,9 +91,11 @@ class Deadline:
                 try:
                     _running = None
                     signal.setitimer(signal.ITIMER_REAL, 0)
-                    return
+                    break
                 except Overdue:
                     continue
+            if self._alarms:
+                free_logging()
 
     def ring(self) -> None:
         """The alarm."""
@@ -102,6 +106,20 @@ class Deadline:
                 ending.end_now(self.exit_code, sentence)
             ending.end_now(_stop_code, f"stopped by signal {_stop_code - 128}: {sentence}")
         raise Overdue(self.limit or 0.0)
+
+
+def free_logging() -> None:
+    """Release the locks of logging that this thread holds, when it is out of whatever logged.
+
+    What a signal's handler raises between taking a lock and the try that gives it back leaves it taken, and another
+    thread that logs would wait for ever.
+    """
+    locks: list[Any] = [getattr(logging, "_lock", None)]
+    locks += [getattr(reference(), "lock", None) for reference in getattr(logging, "_handlerList", ())]
+    for lock in filter(None, locks):
+        with contextlib.suppress(AttributeError, RuntimeError):
+            while lock._is_owned():
+                lock.release()
 
 
 def running() -> Deadline | None:

@@ -113,6 +113,7 @@ def stoppable() -> Iterator[None]:
         yield
     finally:
         deadline.no_hurry()
+        deadline.free_logging()
         late = _late
         _late = None
         for signum, handler in previous.items():

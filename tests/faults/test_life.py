@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import json
+import logging
 import multiprocessing
 import os
 import signal
@@ -20,6 +21,7 @@ import numpy as np
 import pytest
 import torch
 
+from hsw import deadline
 from hsw.env import make_env
 from hsw.env.life import Life
 from hsw.errors import EnvError
@@ -181,3 +183,24 @@ def test_status_and_exit_code_of_a_run_say_the_same(what: str, where: str, tmp_p
     result = call(*accuse(what, where, tmp_path))
     assert result.refused(3, "environment")
     assert (status(tmp_path)["status"], status(tmp_path)["exit_code"]) == ("failed", 3)
+
+
+def test_an_alarm_that_comes_while_logging_has_a_lock_leaves_no_thread_waiting() -> None:
+    heard = logging.Handler()
+    logger = logging.getLogger("tests.alarm")
+    logger.addHandler(heard)
+    limit = deadline.Deadline(0.05, "a body", 3)
+    limit.open()
+    try:
+        with pytest.raises(deadline.Overdue), limit:
+            logging._lock.acquire()  # type: ignore[attr-defined]
+            heard.acquire()
+            time.sleep(30)
+    finally:
+        limit.close()
+        logger.removeHandler(heard)
+    other = threading.Thread(target=lambda: (logging.getLogger("tests.other").isEnabledFor(5), heard.acquire()))
+    other.daemon = True
+    other.start()
+    other.join(10)
+    assert not other.is_alive()
