@@ -45,9 +45,10 @@ class Places:
         if not lacking:
             self._lacking_since = now
         over = now - self._lacking_since > self._timeout
-        if not over and now - self._waiting_since <= self._patience:
+        lost = self._complete and waiting == self._num_actors and self._patience == _PATIENCE  # all at once
+        if not over and not lost and now - self._waiting_since <= self._patience:
             return ""
-        self._patience = 2 * (now - self._waiting_since)
+        self._patience = 2 * max(now - self._waiting_since, _PATIENCE)
         shortage = self._cluster.shortage()
         each = f"each needs {self._num_cpus:g} CPU{'s' * (self._num_cpus != 1)}"
         missing = f"{waiting} of {self._num_actors} actors are not there: {each}, and {shortage or 'nobody answers'}"
@@ -60,7 +61,6 @@ class Places:
             )
         left = self._timeout - (now - self._lacking_since)
         hope = f"the run waits for {left:.0f} s more, and goes on when they come"
-        log.warning(
-            "%s; %s", missing, hope if lacking else "the run goes on with the others, and with these if they come"
-        )
+        others = "the run goes on with the others, and with these if they come"
+        log.warning("%s; %s", missing, hope if lacking else others)
         return ""

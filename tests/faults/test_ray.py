@@ -249,13 +249,13 @@ def test_a_lost_nodes_actors_wait_for_one_that_joins_and_the_others_go_on(caplog
 @pytest.mark.slow
 def test_without_any_node_the_run_waits_says_what_is_missing_and_ends() -> None:
     with cluster(0, 1, 1) as nodes:
-        agent = ray_agent(nodes, pool={"start_timeout": 15.0})
+        agent = ray_agent(nodes, pool={"start_timeout": 60.0})
         at_update(agent, 3, lambda: [nodes.lose(node) for node in nodes.nodes])
         begin = time.monotonic()
         with pytest.raises(WorkersLostError, match=r"2 of 2 actors are not there.* 1 node with 0 CPUs"):
             agent.train(10**7)
         print(f"\nall nodes lost: ended after {time.monotonic() - begin:.1f} s")
-        assert time.monotonic() - begin < 90
+        assert time.monotonic() - begin < 180
         assert agent._actors.pool is None
 
 
@@ -264,7 +264,7 @@ def test_a_head_that_is_gone_ends_the_run_with_code_5(tmp_path: Path) -> None:
     with cluster(0, 1, 1) as nodes:
         process = running(tmp_path, nodes.address)
         nodes.lose_head()
-        ended = finish(process, 100)
+        ended = finish(process, 180)
     assert ended.refused(5, "no actor is in reach, and the head of the Ray cluster at", "does not answer")
 
 
