@@ -133,7 +133,8 @@ class RankWatch:
             self._pass(0.0 if error is None else _LAST_WORD)  # whoever failed first has said so before it ended
             self._look(0.0)
         before = self.verdict
-        self._mine.update({"left": True} if error is None or before else {"error": asdict(error)})
+        self._mine.update({"error": asdict(error)} if error and not before else {"left": True})
+        self._mine.update({"verdict": asdict(before)} if before else {})
         self._pass(_LAST_WORD)
         return before
 
@@ -152,7 +153,8 @@ class RankWatch:
         """Whether it is this rank that tells a person what ended all: the first of those that can."""
         if self._ranks.is_first or self._told:
             return not self._told
-        able = [rank for rank, life in self._lives.items() if not self._is_dead(life) and not self._is_mute(rank)]
+        lives = self._lives.items()
+        able = [r for r, life in lives if life.get("left") or not (self._is_dead(life) or self._is_mute(r))]
         return self._ranks.rank < min(able, default=self._ranks.size)
 
     def close(self) -> None:
@@ -233,7 +235,7 @@ class RankWatch:
         """Find a verdict, in what the others say and in what can be seen of them."""
         lives = dict(self._lives)
         for _, life in sorted(lives.items()):
-            if (told := life.get("error") or life.get("verdict")) and "left" not in life:
+            if told := life.get("error") or life.get("verdict"):
                 self.verdict = self.verdict or Verdict(**told)
                 return
         for rank, life in sorted(lives.items()):

@@ -221,7 +221,7 @@ def test_while_rank_0_evaluates_for_longer_than_the_timeout_the_other_waits(grou
     lengths = [
         row["eval/length"] for row in map(json.loads, (run.folder / "metrics.jsonl").open()) if "eval/length" in row
     ]
-    assert lengths[-1] * 3 > 20
+    assert lengths[-1] * 2 * 3 > 20  # two environments, one after the other
 
 
 @pytest.mark.slow

@@ -71,6 +71,15 @@ def test_an_error_of_one_rank_is_that_of_the_others_with_its_code_and_traceback(
         assert [watch.tells for watch in made] == [True, False, False]
 
 
+def test_what_one_rank_makes_of_a_lost_connection_is_known_to_the_others_when_it_has_left(monkeypatch: Any) -> None:
+    monkeypatch.setattr(rank_watch, "_GRACE", 0.1)
+    with watches(size=3) as made:
+        made[0]._ranks.calls += 1
+        error = made[0].explain(RuntimeError("Timed out waiting"))
+        made[0].leave()
+        assert str(found(made[1])) == str(error)
+
+
 def test_ranks_that_leave_one_after_the_other_are_no_fault() -> None:
     with watches(timeout=0.2) as made:
         assert made[1].leave() is None
