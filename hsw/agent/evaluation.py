@@ -81,7 +81,7 @@ def evaluate(
                 return None
             with torch.inference_mode():
                 actions, _ = policy.act(to_device(obs, device), deterministic, *([memory] if memory else []))
-            step = env.step(finite_actions(policy, actions))
+            step = env.step(finite_actions(policy, actions.cpu().numpy()))
             obs = step.obs
             if memory:
                 rewards, valid = to_device((step.rewards, step.valid), device)

@@ -49,13 +49,16 @@ def _extreme(part: Any, env_axis: int | None) -> str:
     return f"which go from {float(values.min()):g} to {float(values.max()):g}{where}"
 
 
-def finite_actions(policy: Any, actions: Tensor) -> np.ndarray:
+def finite_actions(policy: Any, actions: np.ndarray) -> np.ndarray:
     """A policy's actions for its environments, which would be blamed for what comes of a NaN.
 
     Raises:
         NonFiniteError: If they hold one.
     """
-    array: np.ndarray = actions.cpu().numpy()
-    if array.dtype.kind == "f" and not math.isfinite(np.add.reduce(array, axis=None)) and not np.isfinite(array).all():
+    if (
+        actions.dtype.kind == "f"
+        and not math.isfinite(np.add.reduce(actions, axis=None))
+        and not np.isfinite(actions).all()
+    ):
         raise NonFiniteError(f"{type(policy).__name__}'s actions are not finite")
-    return array
+    return actions

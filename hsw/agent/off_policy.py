@@ -84,7 +84,7 @@ class OffPolicyAgent(Agent):
             else:
                 actions, _ = self.policy.act(obs)
         chosen = actions.cpu()  # once, for the environment and for the storage, whose memory is the host's
-        step = self.env.step(finite_actions(self.policy, chosen))
+        step = self.env.step(finite_actions(self.policy, chosen.numpy()))
         row = self.obs, chosen, step.rewards, step.terminateds, step.truncateds, step.info, step.obs
         self.storage.add(*row, valid=step.valid)
         # What an action was taken from; an episode's last observation is no such, nor is it when it comes again.

@@ -80,7 +80,7 @@ class OnPolicyAgent(Agent):
         elsewhere = self.device.type != "cpu"
         obs = self._sent[1] if elsewhere and self._sent[0] is self.obs else self._tensors(self.obs)
         actions, extras = self.policy.act(obs)
-        step = self.env.step(finite_actions(self.policy, actions))
+        step = self.env.step(finite_actions(self.policy, actions.cpu().numpy()))
         # To another device a row goes in one copy, of which next_obs is also what the policy sees next.
         next_obs, rewards, terminateds, truncateds, valid = self._tensors(step[:5]) if elsewhere else step[:5]
         row = obs if elsewhere else self.obs, actions, rewards, terminateds, truncateds, next_obs

@@ -157,7 +157,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_its_batch(tmp_path: Pa
         return batch
 
     agent._actors.next_batch = poisoned  # type: ignore[method-assign]
-    with pytest.raises(NonFiniteError, match=r"IMPALA's update 3 is not finite .* at step \d+; its batch is in"):
+    with pytest.raises(NonFiniteError, match=r"IMPALA's update 3 is not finite .* at step \d+; .*its batch is in"):
         agent.train(10**6)
     (kept,) = tmp_path.glob("nonfinite-*")
     assert {"obs", "rewards", "init_actor_states"} <= set(read_state(kept)[0])
