@@ -34,7 +34,7 @@ FLOORS = [
     {"config"},
     {"cli"},
     {"sweep", "build"},
-    {"trained", "learners"},
+    {"trained", "learners", "done"},
 ]
 KNOW_HYDRA = {"config", "cli", "sweep", "build", "trained", "learners", *ENTRY}
 
