@@ -1,4 +1,4 @@
-"""The wait for places on a cluster: told, and bounded."""
+"""The wait for places on a cluster: told, and bounded; and the watch over its head."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 from hsw.agent.actor import log
 from hsw.agent.ray_cluster import RayCluster
 
+_ASKING = 15.0  # seconds between looks at the cluster's head
 _PATIENCE = 10.0  # seconds of waiting after which it is told, and again after ever longer ones
 
 
@@ -25,7 +26,7 @@ class Places:
     def __init__(self, cluster: RayCluster, num_actors: int, num_cpus: float, timeout: float) -> None:
         self._cluster, self._num_actors, self._num_cpus, self._timeout = cluster, num_actors, num_cpus, timeout
         self._complete = False  # every actor has had a place
-        self._waiting_since = self._lacking_since = time.monotonic()  # some have none; too many have none
+        self._waiting_since = self._lacking_since = self._asked = time.monotonic()  # some have none; too many have none
         self._patience = _PATIENCE
 
     def look(self, waiting: int) -> str:
@@ -45,15 +46,17 @@ class Places:
         if not lacking:
             self._lacking_since = now
         over = now - self._lacking_since > self._timeout
-        lost = self._complete and waiting == self._num_actors and self._patience == _PATIENCE  # all at once
-        if not over and not lost and now - self._waiting_since <= self._patience:
+        if now - self._asked > _ASKING:
+            self._asked = now
+            if not self._cluster.shortage() and not self._cluster.shortage():
+                # Ray has no other. Its nodes give up after a minute, and this process with them, without a word.
+                return f"the head of {self._cluster.name} does not answer, and actors cannot be replaced any more"
+        if not over and now - self._waiting_since <= self._patience:
             return ""
         self._patience = 2 * max(now - self._waiting_since, _PATIENCE)
-        shortage = self._cluster.shortage()
+        has = self._cluster.shortage() or "its head does not answer"
         each = f"each needs {self._num_cpus:g} CPU{'s' * (self._num_cpus != 1)}"
-        missing = f"{waiting} of {self._num_actors} actors are not there: {each}, and {shortage or 'nobody answers'}"
-        if waiting == self._num_actors and not shortage:  # Ray has no other head, and would end this process soon
-            return f"no actor is in reach, and the head of {self._cluster.name} does not answer"
+        missing = f"{waiting} of {self._num_actors} actors are not there: {each}, and {has}"
         if over:
             return (
                 f"{missing}; pool.start_timeout={self._timeout:g} s are over; add nodes, or lower agent.num_actors or "

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 STORE = 200_000_000
-FAST = {"health_check_period_ms": 1000, "health_check_timeout_ms": 1000, "health_check_failure_threshold": 3}
+FAST = {"health_check_period_ms": 1000, "health_check_timeout_ms": 5000, "health_check_failure_threshold": 4}
 
 
 class Nodes:
