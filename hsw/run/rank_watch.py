@@ -74,8 +74,7 @@ class RankWatch:
         self._behind: dict[int, float] = {}  # seconds since they made a call, while others have made more
         self._seen: dict[int, tuple[Any, Any]] = {}
         self.verdict: Verdict | None = None
-        self._stuck = 0.0  # seconds since the herald has been through
-        self._lost = ""  # why the store cannot be reached
+        self._stuck, self._lost = 0.0, ""  # seconds since the herald has been through; why it cannot reach the store
         self._passes = self._wanted = 0  # of the herald, through all that there is to say and to read
         self._told = False  # by this rank, what is the verdict
         self._known = False  # the main thread deals with the verdict
