@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 from collections.abc import Collection
 from pathlib import Path
@@ -64,6 +65,8 @@ def half_way(process: Any, folder: Path, count: int, beside: Collection[str] = (
 
 def process_of(folder: Path, job: str) -> int | None:
     """The process that a job of EIGHT runs in."""
-    paths = list(folder.glob(f".notes*/{int(job.removeprefix('seed-')) - 1}.pid"))
-    text = paths[0].read_text().split() if paths else []
-    return int(text[1]) if len(text) == 2 else None
+    for path in folder.glob(f".notes*/{int(job.removeprefix('seed-')) - 1}.pid"):
+        with contextlib.suppress(OSError, ValueError):  # it ends, or begins, at this moment
+            _, pid = path.read_text().split()
+            return int(pid)
+    return None
