@@ -174,8 +174,12 @@ def test_threads_that_outlive_their_environment_are_told(monkeypatch: Any) -> No
 
 
 def test_a_person_may_interrupt_an_environment_in_a_process_without_a_run() -> None:
-    with pytest.raises(KeyboardInterrupt):
-        live("interrupt", "step")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # what starts in the background ignores it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            live("interrupt", "step")
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize(("what", "where"), [("hang", "build"), ("exit", "step"), ("swallow", "close")])
