@@ -250,7 +250,12 @@ def test_a_lost_nodes_actors_wait_for_one_that_joins_and_the_others_go_on(caplog
 def test_without_any_node_the_run_waits_says_what_is_missing_and_ends() -> None:
     with cluster(0, 1, 1) as nodes:
         agent = ray_agent(nodes, pool={"start_timeout": 60.0})
-        at_update(agent, 3, lambda: [nodes.lose(node) for node in nodes.nodes])
+
+        def fault() -> None:
+            for node in nodes.nodes:
+                nodes.lose(node)
+
+        at_update(agent, 3, fault)
         begin = time.monotonic()
         with pytest.raises(WorkersLostError, match=r"2 of 2 actors are not there.* 1 node with 0 CPUs"):
             agent.train(10**7)
