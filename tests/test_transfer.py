@@ -194,7 +194,8 @@ class Crossings:
     """Counts the trees that agents send, and the reads that wait for the device."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.sent, self.back = 0, 0.0
+        self.sent = self.back = 0
+        self._within = False
         original, cpu = to_device, torch.Tensor.cpu
 
         def counted(tree: Any, device: Any) -> Any:
@@ -202,8 +203,14 @@ class Crossings:
             return original(tree, device)
 
         def counted_cpu(tensor: torch.Tensor) -> torch.Tensor:
-            self.back += 0.5  # the labels of the other device look the method up again
-            return cpu(tensor)
+            if self._within:  # the labels of the other device look the method up again
+                return cpu(tensor)
+            self._within = True
+            self.back += 1
+            try:
+                return cpu(tensor)
+            finally:
+                self._within = False
 
         for module in ("parts", "evaluation"):
             monkeypatch.setattr(f"hsw.agent.{module}.to_device", counted)
