@@ -11,10 +11,10 @@ import numpy as np
 class Doors(gym.Env):
     """A corridor of rooms; in each a few of many doors are open, and one of these leads on.
 
-    A closed door costs a step and keeps the room. `info["action_mask"]`, bool [num_doors], says which doors are open; one
-    that is open and does not lead on goes back a room. The observation is the room and, where it is asked for, the mask.
-    Which doors are open and which leads on is the same in every episode. The last room's door pays 1, each step beyond
-    the num_rooms that it takes costs 1 / max_steps, and the best return is 1.
+    A closed door costs a step and keeps the room. `info["action_mask"]`, bool [num_doors], says which doors are open;
+    one that is open and does not lead on goes back a room. The observation is the room and, where it is asked for, the
+    mask. Which doors are open and which leads on is the same in every episode. The last room's door pays 1, each step
+    beyond the num_rooms that it takes costs 1 / max_steps, and the best return is 1.
 
     Args:
         num_rooms, num_doors, num_open: Rooms, doors in each, and how many of them are open.
