@@ -165,7 +165,7 @@ class HerReplayStorage(ReplayStorage):
     def _firsts(self) -> np.ndarray:
         return self._oldest
 
-    def _batch(self, ring: Ring, places: np.ndarray) -> Any:
+    def _batch(self, ring: Ring, places: np.ndarray, **fields: np.ndarray) -> Any:
         self._check_reward_fn()
         records, following = ring.records(places), ring.records(ring.moved(places, 1))
         virtual = self._num_virtual(len(places))
@@ -174,7 +174,8 @@ class HerReplayStorage(ReplayStorage):
             for memory in (records, following):
                 _set_goals(memory[:virtual], achieved)
             self._recompute(records[:virtual], following[:virtual])
-        return self._to_batch(records, following, records, np.full(len(places), self.discount, np.float32))
+        discounts = np.full(len(places), self.discount, np.float32)
+        return self._to_batch(records, following, records, discounts, **fields)
 
     def _num_virtual(self, size: int) -> int:
         """How many of a batch get another goal: the fraction, rounded at random so that small batches get theirs."""
