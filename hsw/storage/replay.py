@@ -236,7 +236,6 @@ class ReplayStorage(Storage):
         return self.ring.lows()
 
     def _batch(self, ring: Ring, places: np.ndarray, **fields: np.ndarray) -> Any:
-        """The transitions at these places, with further fields of the batch."""
         return self._to_batch(*n_step_records(ring, places, self.n_step, self.discount), **fields)
 
     def _to_batch(
@@ -251,8 +250,7 @@ class ReplayStorage(Storage):
             "terminateds": last["terminateds"],
             "truncateds": last["truncateds"],
             "discounts": discounts,
-            **fields,
-        }
+        } | fields
         return self.Batch(**to_device(tensors, self.device))
 
     # -- the life cycle ---------------------------------------------------------------------------------------------
