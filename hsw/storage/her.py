@@ -45,6 +45,8 @@ class HerReplayStorage(ReplayStorage):
         ConfigError: If there is no such strategy, the observations have no goals, or it cannot fit in memory.
     """
 
+    needs_goals = True  # few environments have them
+
     def __init__(
         self,
         observation_space: SpaceLike,
