@@ -43,7 +43,7 @@ TINY_REPLAY = (
     "agent.num_warmup_steps=16",
     "agent.log_interval=16",
 )
-REPLAY_RECIPES = ("sac", "her_sac")
+REPLAY_RECIPES = ("sac", "her_sac", "td3", "dqn", "her_dqn")
 TINY_IMPALA = (
     *COMMON,
     "storage.num_steps=8",
@@ -60,6 +60,10 @@ ENVS = {
     "daac": ("env=cartpole",),
     "sac": CONTINUOUS,
     "her_sac": GOALS,
+    "td3": CONTINUOUS,
+    "dqn": ("env=cartpole",),
+    "her_dqn": ("env=bit_flipping", "env.kwargs.continuous=false"),
+    "a2c": ("env=cartpole",),
     "impala": ("env=catch",),
 }
 
@@ -111,6 +115,7 @@ def call(*arguments: str, main: Callable[[], None] = train.cli) -> Result:
 def tiny(recipe: str) -> tuple[str, ...]:
     """A command line that trains a recipe for a moment, on any environment that suits it."""
     small = TINY_IMPALA if recipe == "impala" else TINY_REPLAY if recipe in REPLAY_RECIPES else TINY
+    small = (*COMMON, "storage.num_steps=16") if recipe == "a2c" else small  # it has no minibatches
     return (*small, f"agent={recipe}")
 
 

@@ -54,10 +54,17 @@ RECIPES = {
     "sac": ("replay", "sac", "soft_actor_critic"),
     "her_sac": ("her", "sac", "soft_actor_critic"),
     "impala": ("distributed", "impala", "recurrent"),
+    "a2c": ("rollout", "a2c", "actor_critic"),
+    "td3": ("replay", "td3", "deterministic"),
+    "dqn": ("replay", "dqn", "q_network"),
+    "her_dqn": ("her", "dqn", "q_network"),
 }
+# These have the loop, the storage and the spaces of others, which are built on every environment.
+LIKE_OTHERS = ("a2c", "td3", "dqn", "her_dqn")
 GOALS = ("bit_flipping", "point_maze", *(f"fetch_{task}" for task in ("pick_and_place", "push", "reach", "slide")))
 CONTINUOUS = ("ant", "halfcheetah", "hopper", "humanoid", "pendulum", "swimmer", "walker2d", *GOALS)
-SUITED = {"sac": CONTINUOUS, "her_sac": GOALS}  # others take every environment
+# Others take every environment.
+SUITED = {"sac": CONTINUOUS, "td3": CONTINUOUS, "her_sac": GOALS, "dqn": ("cartpole",), "her_dqn": ()}
 
 
 def names(group: str) -> list[str]:
@@ -70,6 +77,8 @@ def choices() -> list[tuple[str, str]]:
 
 def recipe_of(name: str) -> str:
     """The recipe that a storage, algorithm, network or pool belongs to."""
+    if name == "prioritized":
+        return "dqn"
     return next(
         (agent for agent, parts in RECIPES.items() if name in parts), "impala" if name in names("pool") else "ppo"
     )
@@ -148,9 +157,11 @@ def test_every_recipe_builds_on_the_env_if_that_suits_it_and_else_refuses_it(env
     if env in NEEDS and find_spec(NEEDS[env]) is None:  # not imported: hsw loads Qt before EnvPool
         pytest.skip(f"needs {NEEDS[env]}")
     for recipe, parts in RECIPES.items():
+        if recipe in LIKE_OTHERS and env not in ("cartpole", "pendulum", "bit_flipping"):
+            continue
         building = agent_of(f"agent={recipe}", f"env={env}", *["env.id=CartPole-v1"] * (env == "gym"))
         if env not in SUITED.get(recipe, [env]):
-            refusal = r"SoftActorCritic takes Box actions|hindsight needs Dict|env\.normalize_reward=true would store"
+            refusal = r"\w+ takes (Box|Discrete) actions|hindsight needs Dict|env\.normalize_reward=true would store"
             with pytest.raises(ConfigError, match=refusal), building:
                 pass
             continue

@@ -24,7 +24,10 @@ REFUSED = [
     ("algorithm.lr=interval(0,1) --multirun", "list them: algorithm.lr="),
     ("hydra/sweeper=optuna --multirun algorithm.lr=interval(0,1)", "there is no tuner yet, a sweep is a grid"),
     ("seed=1,2", "seed=1,2 is a sweep over several values, which needs --multirun"),
-    ("agent=sac env=cartpole", "and the environment has Discrete ones; take agent=daac, agent=impala or agent=ppo"),
+    (
+        "agent=sac env=cartpole",
+        "and the environment has Discrete ones; take agent=a2c, agent=daac, agent=dqn, agent=impala or agent=ppo",
+    ),
     (
         "experiments=lacking",
         "there is no experiments.num_train_steps; the file of experiments=<choice> needs '# @package _global_'",

@@ -1,9 +1,12 @@
 """Losses with their optimisers."""
 
+from hsw.algorithm.a2c import A2C
 from hsw.algorithm.base import Algorithm
 from hsw.algorithm.daac import DAAC
+from hsw.algorithm.dqn import DQN
 from hsw.algorithm.impala import IMPALA
 from hsw.algorithm.ppo import PPO
 from hsw.algorithm.sac import SAC
+from hsw.algorithm.td3 import TD3
 
-__all__ = ["DAAC", "IMPALA", "PPO", "SAC", "Algorithm"]
+__all__ = ["A2C", "DAAC", "DQN", "IMPALA", "PPO", "SAC", "TD3", "Algorithm"]

@@ -53,3 +53,16 @@ def approximate_kl(log_probs: Tensor, old_log_probs: Tensor) -> Tensor:
     """KL(old || new) by the estimator (r - 1) - log r >= 0 (Schulman 2020, "Approximating KL divergence")."""
     log_ratio = (log_probs - old_log_probs).detach()
     return (log_ratio.exp() - 1 - log_ratio).mean()
+
+
+def q_loss(values: Tensor, targets: Tensor, kind: str) -> Tensor:
+    """Of each transition half its squared error, [B]; "huber" goes on straight where the error is larger than 1.
+
+    Args:
+        values: Q(s, a), [B].
+        targets: What they should be, [B].
+        kind: "huber" or "mse".
+    """
+    if kind == "huber":
+        return torch.nn.functional.smooth_l1_loss(values, targets, reduction="none")
+    return 0.5 * (values - targets).square()

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from hsw.algorithm.base import Algorithm, flattened, is_view
+from hsw.algorithm.base import Algorithm
 from hsw.algorithm.priorities import report_errors, weighted
+from hsw.algorithm.targets import Follower
 from hsw.bounds import Range
 from hsw.network import SoftActorCritic
 from hsw.ranks import current
@@ -56,7 +57,7 @@ class SAC(Algorithm):
             "actor": list(policy.actor.parameters()),
             "alpha": [self.log_alpha],
         }
-        self._targets: nn.Parameter | None = None
+        self._targets = Follower(policy.target_critics)
 
     def expected_optimizers(self) -> set[str]:
         return {"critics", "actor", *(["alpha"] if self.learn_alpha else [])}
@@ -96,10 +97,7 @@ class SAC(Algorithm):
             self.log_alpha.grad.copy_(current().mean_(slope))
             temperature.step()
 
-        targets_now = list(policy.target_critics.parameters())
-        if self._targets is None or not is_view(targets_now[0], self._targets):
-            self._targets = flattened(targets_now)
-        self._targets.data.lerp_(critics.param_groups[0]["params"][0].data, self.tau)
+        self._targets.follow(critics.param_groups[0]["params"][0], self.tau)
         names = ("critic_loss", "actor_loss", "entropy", "value", "alpha", "alpha_loss")
         figures = [critic_loss.detach(), actor_loss.detach(), entropy, values.detach().mean(), alpha[0], alpha_loss]
         return {

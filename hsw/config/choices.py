@@ -141,8 +141,10 @@ def _agents_taking(kind: str, agents: tuple[str, ...]) -> list[str]:
     found = []
     for agent in agents:
         with contextlib.suppress(Exception):  # an agent of someone's that does not compose by itself
-            network = resolve_target(compose_choices([f"agent={agent}"]).network._target_)
-            found += [f"agent={agent}"] if kind in getattr(network, "action_types", (kind,)) else []
+            config = compose_choices([f"agent={agent}"])
+            network, storage = (resolve_target(config[group]._target_) for group in ("network", "storage"))
+            fits = kind in getattr(network, "action_types", (kind,)) and not getattr(storage, "needs_goals", False)
+            found += [f"agent={agent}"] * fits
     return found
 
 

@@ -2,6 +2,7 @@
 
 from hsw.network.actor_critic import ActorCritic, DecoupledActorCritic, Memory, Policy
 from hsw.network.convolution import ImpalaResNet, MinAtarCNN, NatureCNN, ProcgenResNet
+from hsw.network.deterministic import DeterministicActorCritic
 from hsw.network.distribution import (
     Bernoulli,
     Categorical,
@@ -11,6 +12,7 @@ from hsw.network.distribution import (
     make_distribution,
 )
 from hsw.network.encoder import MLP, DictEncoder, make_encoder
+from hsw.network.q_network import QNetwork
 from hsw.network.recurrent import RecurrentActorCritic
 from hsw.network.soft_actor_critic import SoftActorCritic
 
@@ -20,6 +22,7 @@ __all__ = [
     "Bernoulli",
     "Categorical",
     "DecoupledActorCritic",
+    "DeterministicActorCritic",
     "DiagGaussian",
     "DictEncoder",
     "Distribution",
@@ -30,6 +33,7 @@ __all__ = [
     "NatureCNN",
     "Policy",
     "ProcgenResNet",
+    "QNetwork",
     "RecurrentActorCritic",
     "SoftActorCritic",
     "make_distribution",

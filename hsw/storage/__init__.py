@@ -4,6 +4,7 @@ from hsw.storage.base import Storage
 from hsw.storage.decoupled import DecoupledRolloutStorage
 from hsw.storage.distributed import DistributedStorage
 from hsw.storage.her import HerReplayStorage
+from hsw.storage.prioritized import PrioritizedReplayStorage
 from hsw.storage.replay import ReplayStorage
 from hsw.storage.rollout import RolloutStorage
 
@@ -11,6 +12,7 @@ __all__ = [
     "DecoupledRolloutStorage",
     "DistributedStorage",
     "HerReplayStorage",
+    "PrioritizedReplayStorage",
     "ReplayStorage",
     "RolloutStorage",
     "Storage",

@@ -45,6 +45,8 @@ class HerReplayStorage(ReplayStorage):
         ConfigError: If there is no such strategy, the observations have no goals, or it cannot fit in memory.
     """
 
+    needs_goals = True  # few environments have them
+
     def __init__(
         self,
         observation_space: SpaceLike,
@@ -165,7 +167,7 @@ class HerReplayStorage(ReplayStorage):
     def _firsts(self) -> np.ndarray:
         return self._oldest
 
-    def _batch(self, ring: Ring, places: np.ndarray) -> Any:
+    def _batch(self, ring: Ring, places: np.ndarray, **fields: np.ndarray) -> Any:
         self._check_reward_fn()
         records, following = ring.records(places), ring.records(ring.moved(places, 1))
         virtual = self._num_virtual(len(places))
@@ -174,7 +176,8 @@ class HerReplayStorage(ReplayStorage):
             for memory in (records, following):
                 _set_goals(memory[:virtual], achieved)
             self._recompute(records[:virtual], following[:virtual])
-        return self._to_batch(records, following, records, np.full(len(places), self.discount, np.float32))
+        discounts = np.full(len(places), self.discount, np.float32)
+        return self._to_batch(records, following, records, discounts, **fields)
 
     def _num_virtual(self, size: int) -> int:
         """How many of a batch get another goal: the fraction, rounded at random so that small batches get theirs."""

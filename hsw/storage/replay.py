@@ -187,7 +187,7 @@ class ReplayStorage(Storage):
         """
         if self.ring is None:
             raise ConfigError(EMPTY)
-        return self._batch(self.ring, self.ring.draw(self._firsts(), self.batch_size, self.random))
+        return self._batch(self.ring, self._draw(self.ring, self.batch_size))
 
     def generate_batches(
         self,
@@ -218,7 +218,7 @@ class ReplayStorage(Storage):
     def _batches(self, ring: Ring, count: int, size: int, shuffle: bool) -> Iterator[Any]:
         for index in range(count):
             if shuffle:
-                places = ring.draw(self._firsts(), size, self.random)
+                places = self._draw(ring, size)
             else:
                 places = ring.ordered(self._firsts())
                 if len(places) == 0:  # it was reset since the batch before
@@ -226,15 +226,21 @@ class ReplayStorage(Storage):
                 places = places.take(np.arange(index * size, (index + 1) * size), mode="wrap")
             yield self.on_batch(self._batch(ring, places))
 
+    def _draw(self, ring: Ring, size: int) -> np.ndarray:
+        """Places of transitions, [size]."""
+        return ring.draw(self._firsts(), size, self.random)
+
     def _firsts(self) -> np.ndarray:
         """The first row of each env that may be drawn."""
         assert self.ring is not None
         return self.ring.lows()
 
-    def _batch(self, ring: Ring, places: np.ndarray) -> Any:
-        return self._to_batch(*n_step_records(ring, places, self.n_step, self.discount))
+    def _batch(self, ring: Ring, places: np.ndarray, **fields: np.ndarray) -> Any:
+        return self._to_batch(*n_step_records(ring, places, self.n_step, self.discount), **fields)
 
-    def _to_batch(self, records: np.ndarray, following: np.ndarray, last: np.ndarray, discounts: np.ndarray) -> Any:
+    def _to_batch(
+        self, records: np.ndarray, following: np.ndarray, last: np.ndarray, discounts: np.ndarray, **fields: np.ndarray
+    ) -> Any:
         """Tensors of records, of those that hold where they led, and of the flags of their last steps."""
         tensors = {
             "obs": part_of(records, "observations", self.observation_space),
@@ -244,7 +250,7 @@ class ReplayStorage(Storage):
             "terminateds": last["terminateds"],
             "truncateds": last["truncateds"],
             "discounts": discounts,
-        }
+        } | fields
         return self.Batch(**to_device(tensors, self.device))
 
     # -- the life cycle ---------------------------------------------------------------------------------------------
