@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import string
@@ -42,6 +43,7 @@ def environment_secrets(environment: Mapping[str, str] | None = None) -> list[st
     return sorted(found, key=len, reverse=True)
 
 
+@functools.lru_cache(maxsize=4096)
 def names_secret(name: str) -> bool:
     """Whether a variable's name has a whole part that means a secret: API_KEY, githubToken; not TOKENIZERS_PARALLEL."""
     return any(part in _WORDS for part in _parts(name))

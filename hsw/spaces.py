@@ -116,7 +116,10 @@ def read_space(space: SpaceLike) -> SpaceSpec:
     if isinstance(space, DictConfig):
         space = OmegaConf.to_container(space, resolve=True)
     if isinstance(space, Mapping):
-        return _read_mapping(space)
+        try:
+            return _read_mapping(space)
+        except (TypeError, IndexError, KeyError, OverflowError) as error:
+            raise ValueError(f"no space can be read from {_shortened(space)}: {error}") from error
     raise ValueError(f"a space must be a gymnasium.Space or a config with a shape, not {space!r}")
 
 
@@ -197,6 +200,8 @@ def _read_mapping(config: Mapping[str, Any]) -> SpaceSpec:
     if config.get("shape") is None:
         raise ValueError(f"a space config needs a shape, got the keys {sorted(config)}")
     shape = tuple(int(size) for size in config["shape"])
+    if min(shape, default=0) < 0:
+        raise ValueError(f"the shape of a space has no negative sizes, got {list(shape)}")
     kind = config.get("type", "Box")
     if kind == "Discrete":
         return _categorical(kind, shape)
@@ -210,7 +215,23 @@ def _read_mapping(config: Mapping[str, Any]) -> SpaceSpec:
     dtype = np.dtype(config.get("dtype") or ("uint8" if len(shape) == 3 else "float32")).name
     pixels = (0, 255) if dtype == "uint8" else (-math.inf, math.inf)
     low, high = config.get("range") or pixels
-    return SpaceSpec("Box", shape, dtype, _bound(config.get("low", low)), _bound(config.get("high", high)))
+    bounds = (_number_bound(name, config.get(name, other), shape) for name, other in (("low", low), ("high", high)))
+    return SpaceSpec("Box", shape, dtype, *bounds)
+
+
+def _number_bound(name: str, bound: Any, shape: tuple[int, ...]) -> Any:
+    """A bound as it stands in a config: one number, or as many as the space has."""
+    values = np.asarray(bound)
+    if values.dtype.kind not in "biuf" or np.isnan(values).any():
+        raise ValueError(f"the bound {name} of a space must be numbers, got {_shortened(bound)}")
+    if values.shape not in ((), shape):
+        raise ValueError(f"the bound {name} of a space must have its shape {list(shape)}, got {list(values.shape)}")
+    return _bound(bound)
+
+
+def _shortened(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _bound(bound: Any) -> Any:

@@ -11,8 +11,10 @@ from omegaconf import OmegaConf
 
 from hsw import eval as evaluation
 from hsw import report
+from hsw.api import compose as compose_for_python
 from hsw.config.words import SYNONYMS, meant
-from tests.runs import call, compose
+from hsw.errors import ConfigError
+from tests.runs import ROOT, call, compose
 
 # Files of a user's own conf folder, by path.
 MINE = {
@@ -139,3 +141,24 @@ def test_a_folder_that_was_there_is_left_as_it_was(empty: Path) -> None:
 def test_the_other_commands_tell_theirs_in_a_sentence(main: Any, arguments: Any, sentence: str, empty: Path) -> None:
     assert call(*arguments, main=main).refused(2, sentence)
     assert os.listdir(empty) == []
+
+
+def test_a_choice_that_has_the_name_of_one_of_hsws_is_refused_where_it_is_taken(empty: Path) -> None:
+    mine = empty.parent / "conf" / "algorithm" / "ppo.yaml"
+    mine.parent.mkdir(exist_ok=True)
+    mine.write_text("_target_: mine.PPO\n")
+    small = [
+        "num_train_steps=8",
+        "storage.num_steps=2",
+        "env.num_envs=2",
+        "eval_episodes=0",
+        "hydra.run.dir=run",
+        "quiet=true",
+    ]
+    conf = str(empty.parent / "conf")
+    for arguments in (["--config-dir", conf], [f"hydra.searchpath=[file://{conf}]"]):
+        assert call(*arguments, *small).refused(2, f"algorithm=ppo is hsw's own, and {mine} would not be read")
+    with pytest.raises(ConfigError, match="algorithm=ppo is hsw's own"):
+        compose_for_python(small, config_dir=conf)
+    mine.write_bytes((ROOT / "conf" / "algorithm" / "ppo.yaml").read_bytes())
+    assert call("--config-dir", conf, *small).code == 0, "a copy of hsw's own files says nothing else"

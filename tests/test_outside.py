@@ -41,7 +41,7 @@ def test_each_kind_of_part_comes_from_outside(tmp_path: Path, command: str, way:
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     updates = [row for row in rows if "learn/policy_loss" in row]
     config = (folder / "config.yaml").read_text()
-    for target in ("a2c.A2C", "networks.LinearPolicy", "networks.Fourier", "networks.Tempered", "storage.DearSteps"):
+    for target in ("vpg.VPG", "networks.LinearPolicy", "networks.Fourier", "networks.Tempered", "storage.DearSteps"):
         assert f"_target_: lab.{target}" in config
     assert "corridor.Squared" in config
     assert "num_train_steps: 2000" in config, "the preset was not taken"

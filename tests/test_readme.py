@@ -25,7 +25,7 @@ def _run(script: str, folder: Path) -> str:
 
 
 def test_adding_an_algorithm_works_as_pasted(tmp_path):
-    script = _block("bash", "mine/a2c.py").rstrip() + " num_train_steps=2000 eval_episodes=2\n"
+    script = _block("bash", "mine/vpg.py").rstrip() + " num_train_steps=2000 eval_episodes=2\n"
     _run(script, tmp_path)
     assert list(tmp_path.glob("outputs/*/*/checkpoints/*/manifest.json"))
 

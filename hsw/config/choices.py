@@ -155,15 +155,17 @@ def task_overrides(hydra_config: Any) -> list[str]:
 
 
 def check_choices(choices: Mapping[str, Any], overrides: Iterable[str] = ()) -> None:
-    """Refuse a preset that Hydra passes over, because there is none of that name, and one tuned for another agent.
+    """Refuse a preset that Hydra passes over, because there is none of that name, and one tuned for another agent; and
+    a file of the user's that Hydra passes over, because hsw has one of that name.
 
     Args:
         choices: By group, as Hydra made them.
         overrides: Of the command line.
 
     Raises:
-        ConfigError: Naming the presets that there are for this agent.
+        ConfigError: Naming the presets that there are for this agent, or the file.
     """
+    _check_shadowed(choices)
     preset, agent, env = (choices.get(group) for group in ("preset", "agent", "env"))
     if not isinstance(preset, str):
         return
@@ -178,6 +180,19 @@ def check_choices(choices: Mapping[str, Any], overrides: Iterable[str] = ()) -> 
             f"preset={preset} has values for agent={owner}, and the agent is {agent}; take agent={owner}, or leave "
             f"the preset out with ~preset (for {agent}: {', '.join(fitting) or 'none'})"
         )
+
+
+def _check_shadowed(choices: Mapping[str, Any]) -> None:
+    plugins = {str(plugin.folder) for plugin in installed_plugins()}
+    own, *others = (folder for folder in _folders() if str(folder) not in plugins)
+    for key, name in choices.items():
+        group, choice = key.partition("@")[0], f"{name}.yaml"
+        if not (own / group / choice).is_file():
+            continue
+        for folder in others:
+            path = folder / group / choice
+            if path.is_file() and path.read_bytes() != (own / group / choice).read_bytes():
+                raise ConfigError(f"{group}={name} is hsw's own, and {path} would not be read; give it another name")
 
 
 def _agent_of(preset: str) -> str | None:

@@ -10,8 +10,8 @@ from hsw.algorithm import Algorithm
 from hsw.bounds import Range
 
 
-class A2C(Algorithm):
-    """Advantage actor-critic, synchronous (Mnih et al. 2016, arXiv:1602.01783)."""
+class VPG(Algorithm):
+    """Vanilla policy gradient with a learned baseline (Sutton et al. 1999)."""
 
     def __init__(
         self,
