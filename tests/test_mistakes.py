@@ -151,7 +151,7 @@ def test_a_choice_that_has_the_name_of_one_of_hsws_is_refused_where_it_is_taken(
         "num_train_steps=8",
         "storage.num_steps=2",
         "env.num_envs=2",
-        "eval_episodes=0",
+        "eval_episodes=1",
         "hydra.run.dir=run",
         "quiet=true",
     ]
