@@ -191,7 +191,10 @@ def build_agent(config: DictConfig, run: Run, state: dict[str, Any] | None = Non
 
 def _comparable(key: str, space: Any) -> SpaceSpec:
     """A space as policies see it: an older run's config may have the dtype of the environment's own actions."""
-    spec = read_space(space)
+    try:
+        spec = read_space(space)
+    except ValueError as error:
+        raise ConfigError(f"{key} cannot be read: {error}") from error
     return policy_space(spec) if key == "action_space" else spec
 
 

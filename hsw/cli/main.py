@@ -9,7 +9,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
 from hsw import ending
@@ -40,7 +40,7 @@ def describe(error: BaseException, arguments: Sequence[str] | None = None) -> tu
 def _describe(error: BaseException, arguments: Sequence[str] | None) -> tuple[str, int]:
     if isinstance(error, Interrupted | HswError):
         return str(error), error.exit_code
-    if isinstance(error, KeyboardInterrupt):
+    if any(isinstance(cause, KeyboardInterrupt) for cause in _behind(error)):
         return "interrupted before anything was saved", 130
     if isinstance(error, MemoryError) or is_allocation(error):
         return f"out of memory{allocation_size(error)}", 6
@@ -53,6 +53,13 @@ def _describe(error: BaseException, arguments: Sequence[str] | None) -> tuple[st
         place = f" {error.filename}" if error.filename else ""
         return f"cannot use{place}: {error.strerror or error}", 6
     return f"unexpected {type(error).__name__}: {error}", 1
+
+
+def _behind(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and those it was raised for; where a library tidies up, an interruption may come out as its error."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def is_allocation(error: BaseException) -> bool:

@@ -158,6 +158,9 @@ def _read_manifest(here: Directory) -> dict[str, Any]:
         raise CorruptError(f"there is no format {written!r}")
     if written > 1 and signed(manifest) != manifest:
         raise CorruptError("manifest.json does not match its checksum")
+    keys = ("format", "meta", "sha256", "rows", "checksum", "ranks")[: 3 + written]
+    if {*manifest, *keys[3:4] * (written == 1)} != set(keys):  # rows are younger than the first format
+        raise CorruptError(f"manifest.json must have the keys {', '.join(keys)}")
     ranks = manifest.get("ranks", 1)
     if type(ranks) is not int or not 1 <= ranks < 10**6 or (ranks > 1) != (written > 2):
         raise CorruptError("manifest.json has a number of ranks that is none")

@@ -158,6 +158,15 @@ def test_a_thread_that_cannot_be_started_is_code_6() -> None:
     assert (code, "thread" in sentence and "ulimit" in sentence) == (6, True)
 
 
+def test_an_interruption_that_comes_out_as_a_librarys_error_is_one() -> None:
+    with pytest.raises(AttributeError) as error:
+        try:
+            raise KeyboardInterrupt
+        finally:  # as OmegaConf's read_write tidies up, in a config that is half made
+            None.__getattribute__("flags")
+    assert describe(error.value) == describe(KeyboardInterrupt()) == ("interrupted before anything was saved", 130)
+
+
 def test_more_workers_than_open_files_are_refused(tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     limit = len(os.listdir("/proc/self/fd")) + 60

@@ -317,6 +317,17 @@ def test_all_of_the_manifest_is_checksummed(run: Path) -> None:
     read_state(path.parent)
 
 
+@pytest.mark.parametrize("key", ["format", "meta", "sha256", "rows", "checksum", "more"])
+def test_a_manifest_has_its_keys_and_no_others(key: str, run: Path) -> None:
+    path = run / "checkpoints" / "000004" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    if manifest.pop(key, None) is None:
+        manifest[key] = 1
+    path.write_text(json.dumps(manifest if key == "checksum" else signed(manifest)))
+    with pytest.raises(CorruptError, match="is damaged"):
+        read_state(path.parent)
+
+
 # -- what a stored config may name ------------------------------------------------------------------------------------
 
 EVIL = """

@@ -136,8 +136,8 @@ def _one(rng: random.Random, tensor: torch.Tensor, value: float) -> torch.Tensor
     """The tensor with one number that is another."""
     changed = tensor.clone().flatten()
     if len(changed):
-        whole = not tensor.is_floating_point()
-        changed[rng.randrange(len(changed))] = (int(value) % 100 if math.isfinite(value) else 7) if whole else value
+        whole = int(value) % 100 if math.isfinite(value) else 7
+        changed[rng.randrange(len(changed))] = float(value) if tensor.is_floating_point() else whole
     return changed.reshape(tensor.shape)
 
 
