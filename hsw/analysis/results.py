@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hsw.bounded_yaml import MAX_BYTES, parse
-from hsw.directory import Directory, read_file
+from hsw.directory import Directory, lines_of, read_file
 from hsw.errors import ConfigError, CorruptError
 
 METRICS = {
@@ -25,7 +25,6 @@ _PERHAPS_OF_A_RUN = {"config.yaml", "status.json", "train.log", "run.lock", "ver
 _WITHIN_A_RUN = {"checkpoints", "best", "tensorboard", "wandb", "mlruns"}
 _LARGEST = 1e100  # beyond it sums and squares are no numbers
 _LARGEST_FILE = 2**22  # bytes, of what is not metrics
-_LONGEST_LINE = 2**24
 _MAX_LEAVES = 20_000  # of a config: YAML's aliases can make a few lines into more than memory holds
 
 
@@ -275,7 +274,7 @@ def _read_metrics(run: RunResult, eval_key: str, train_key: str) -> int | None:
         Directory.open(run.path) as directory,
         os.fdopen(directory.open_file("metrics.jsonl", os.O_RDONLY), "rb") as file,
     ):
-        for number, line in enumerate(iter(lambda: file.readline(_LONGEST_LINE), b""), 1):
+        for number, line in enumerate(lines_of(file), 1):
             try:
                 row = json.loads(line)
                 step, seconds = row["step"], _number(row.get("time"))
