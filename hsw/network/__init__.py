@@ -12,6 +12,7 @@ from hsw.network.distribution import (
     make_distribution,
 )
 from hsw.network.encoder import MLP, DictEncoder, make_encoder
+from hsw.network.memory import MemoryActorCritic
 from hsw.network.q_network import QNetwork
 from hsw.network.recurrent import RecurrentActorCritic
 from hsw.network.soft_actor_critic import SoftActorCritic
@@ -28,6 +29,7 @@ __all__ = [
     "Distribution",
     "ImpalaResNet",
     "Memory",
+    "MemoryActorCritic",
     "MinAtarCNN",
     "MultiCategorical",
     "NatureCNN",

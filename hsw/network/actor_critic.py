@@ -25,6 +25,14 @@ class Memory(ABC):
     def remember(self, actions: Tensor, rewards: Tensor, valid: Tensor) -> None:
         """Take note of the step that followed: its actions, rewards, and where it was none but a reset, [N, ...]."""
 
+    def state_dict(self) -> dict[str, Any]:
+        """What continues it on resume."""
+        raise NotImplementedError(f"{type(self).__name__} has no state_dict, which OnPolicyAgent saves")
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what state_dict returned."""
+        raise NotImplementedError(f"{type(self).__name__} has no load_state_dict")
+
 
 class Policy(nn.Module, ABC):
     """Networks that act. The keys of act's extras are the fields that storage.add takes, named in `extras`."""

@@ -7,6 +7,7 @@ from hsw.storage.her import HerReplayStorage
 from hsw.storage.prioritized import PrioritizedReplayStorage
 from hsw.storage.replay import ReplayStorage
 from hsw.storage.rollout import RolloutStorage
+from hsw.storage.sequences import SequenceRolloutStorage
 
 __all__ = [
     "DecoupledRolloutStorage",
@@ -15,5 +16,6 @@ __all__ = [
     "PrioritizedReplayStorage",
     "ReplayStorage",
     "RolloutStorage",
+    "SequenceRolloutStorage",
     "Storage",
 ]
