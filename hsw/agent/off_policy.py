@@ -80,7 +80,8 @@ class OffPolicyAgent(Agent):
         obs = self._tensors(self.obs)
         with torch.no_grad():
             if self.step < self.num_warmup_steps:
-                actions = self.policy.random_actions(self.env.num_envs)
+                masked = self.env.observation_space.masked
+                actions = self.policy.random_actions(self.env.num_envs, *((obs,) if masked else ()))
             else:
                 actions, _ = self.policy.act(obs)
         chosen = actions.cpu()  # once, for the environment and for the storage, whose memory is the host's

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from hsw.bounds import Range
-from hsw.network.actor_critic import Memory, Policy
+from hsw.network.actor_critic import Memory, Policy, seen_space
 from hsw.network.distribution import DistributionChoice, make_distribution
 from hsw.network.encoder import Encoder, describe_encoder, make_encoder, sees_image
 from hsw.network.layers import orthogonal
-from hsw.spaces import SpaceLike, SpaceSpec, leaves, read_space
+from hsw.spaces import SpaceLike, SpaceSpec, leaves, read_space, split_mask
 
 CELLS: dict[str, Any] = {"lstm": nn.LSTM, "gru": nn.GRU}
 
@@ -66,7 +66,8 @@ class MemoryActorCritic(Policy):
         distribution: DistributionChoice = "auto",
     ) -> None:
         super().__init__()
-        space = self.observation_space = read_space(observation_space)
+        space, self.masks_actions = seen_space(observation_space)
+        self.observation_space = space
         if shared is None:
             shared = sees_image(space, encoder)
         self.distribution = make_distribution(read_space(action_space), distribution)
@@ -122,11 +123,14 @@ class MemoryActorCritic(Policy):
         return *self.distribution.log_prob_and_entropy(params, actions), values
 
     def _run(self, obs: Any, core: Tensor, places: _Places | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """The policy head's output, [R, P], the values, [R], and the core afterwards, [S, D]."""
+        """The distribution's parameters, [R, P], the values, [R], and the core afterwards, [S, D]."""
+        obs, mask = split_mask(obs) if self.masks_actions else (obs, None)
         parts = core.chunk(len(self.towers), -1)
         told = [tower(obs, part, places) for tower, part in zip(self.towers, parts, strict=True)]
         values: Tensor = self.value_head(told[-1][0])
-        return self.policy_head(told[0][0]), values.squeeze(-1), torch.cat([after for _, after in told], -1)
+        params: Tensor = self.policy_head(told[0][0])
+        params = params if mask is None else self.distribution.masked(params, mask)
+        return params, values.squeeze(-1), torch.cat([after for _, after in told], -1)
 
 
 class _Places:
