@@ -23,7 +23,7 @@ from hsw.signatures import signature_of
 from hsw.sweep.callback import jobs_of
 from tests.runs import TINY, agent_of, call, compose, rows, run_dir, tiny_run
 
-GROUPS = ("env", "network", "storage", "algorithm", "agent", "pool", "logger")
+GROUPS = ("env", "network", "storage", "algorithm", "agent", "pool", "logger", "intrinsic_reward")
 # What the running program hands over, and no YAML can.
 HANDED_OVER = {
     "env": {"seed", "training", "render_mode"},
@@ -59,9 +59,10 @@ RECIPES = {
     "dqn": ("replay", "dqn", "q_network"),
     "her_dqn": ("her", "dqn", "q_network"),
     "recurrent_ppo": ("sequences", "recurrent_ppo", "memory"),
+    "ppo_rnd": ("two_streams", "two_stream_ppo", "two_values"),
 }
 # These have the loop, the storage and the spaces of others, which are built on every environment.
-LIKE_OTHERS = ("a2c", "td3", "dqn", "her_dqn", "recurrent_ppo")
+LIKE_OTHERS = ("a2c", "td3", "dqn", "her_dqn", "recurrent_ppo", "ppo_rnd")
 GOALS = ("bit_flipping", "point_maze", *(f"fetch_{task}" for task in ("pick_and_place", "push", "reach", "slide")))
 CONTINUOUS = ("ant", "halfcheetah", "hopper", "humanoid", "pendulum", "swimmer", "walker2d", *GOALS)
 # Others take every environment.

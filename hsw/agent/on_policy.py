@@ -109,7 +109,10 @@ class OnPolicyAgent(Agent):
     def _add_bonus(self) -> dict[str, float]:
         transitions = of_rollout(self.storage)
         bonus, figures = self._bonus(transitions)
-        transitions.rewards.add_(bonus)  # a view of the storage's
+        if hasattr(self.storage, "intrinsic_rewards"):  # it has a stream of their own
+            self.storage.intrinsic_rewards.copy_(bonus.view_as(self.storage.intrinsic_rewards))
+        else:
+            transitions.rewards.add_(bonus)  # a view of the storage's
         return figures
 
     def _update(self) -> dict[str, float]:

@@ -79,6 +79,10 @@ class PPO(Algorithm):
         told: tuple[torch.Tensor, torch.Tensor, torch.Tensor] = self.policy.evaluate(batch.obs, batch.actions)
         return told
 
+    def critic_loss(self, values: torch.Tensor, batch: Any) -> torch.Tensor:
+        """What the values that evaluate gives are off."""
+        return value_loss(values, batch.values, batch.returns, self.value_clip_range)
+
     def update(self, storage: Any) -> dict[str, float]:
         optimizer = self.make_optimizer()
         clip_range = self.scheduled(self.clip_range, self.clip_schedule)
@@ -90,7 +94,7 @@ class PPO(Algorithm):
             log_probs, entropies, values = self.evaluate(batch)
             advantages = normalize(batch.advantages) if self.normalize_advantages else batch.advantages
             policy_loss = clipped_surrogate(log_probs, batch.log_probs, advantages, clip_range)
-            critic_loss = value_loss(values, batch.values, batch.returns, self.value_clip_range)
+            critic_loss = self.critic_loss(values, batch)
             entropy = entropies.mean()
             loss = policy_loss + self.value_coef * critic_loss - entropy_coef * entropy
             if self.target_kl is not None:

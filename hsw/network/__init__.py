@@ -16,6 +16,7 @@ from hsw.network.memory import MemoryActorCritic
 from hsw.network.q_network import QNetwork
 from hsw.network.recurrent import RecurrentActorCritic
 from hsw.network.soft_actor_critic import SoftActorCritic
+from hsw.network.two_values import TwoValueActorCritic
 
 __all__ = [
     "MLP",
@@ -38,6 +39,7 @@ __all__ = [
     "QNetwork",
     "RecurrentActorCritic",
     "SoftActorCritic",
+    "TwoValueActorCritic",
     "make_distribution",
     "make_encoder",
 ]

@@ -127,7 +127,7 @@ class ActorCritic(_TwoEncoders):
             and returns a Distribution.
     """
 
-    extras = ("log_probs", "values")
+    extras: ClassVar[tuple[str, ...]] = ("log_probs", "values")
 
     def __init__(
         self,

@@ -8,6 +8,7 @@ from hsw.storage.prioritized import PrioritizedReplayStorage
 from hsw.storage.replay import ReplayStorage
 from hsw.storage.rollout import RolloutStorage
 from hsw.storage.sequences import SequenceRolloutStorage
+from hsw.storage.two_streams import TwoStreamRolloutStorage
 
 __all__ = [
     "DecoupledRolloutStorage",
@@ -18,4 +19,5 @@ __all__ = [
     "RolloutStorage",
     "SequenceRolloutStorage",
     "Storage",
+    "TwoStreamRolloutStorage",
 ]

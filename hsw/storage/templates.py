@@ -35,6 +35,8 @@ def rollout_template(storage: Any, fields: tuple[str, ...]) -> dict[str, Any]:
         data["core"] = Array((*one.shape, width), torch.float32)
     made = dict.fromkeys(("advantages", "returns"), Array((steps, num_envs), torch.float32))
     made["values"] = Array((steps + 1, num_envs), torch.float32)
+    if "intrinsic_values" in fields:  # of a second stream
+        made |= {"intrinsic_values": made["values"], "intrinsic_returns": made["returns"]}
     generator = template_of(storage.generator.get_state())
     return {"data": AllOrNone(data), "made": AllOrNone(made), "generator": generator}
 
