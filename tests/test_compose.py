@@ -44,6 +44,8 @@ NEEDS = {
     "procgen": "PyQt5",
     "lunar_lander": "Box2D",
     "minatar_breakout": "minatar",
+    "minatar": "minatar",
+    "minigrid": "minigrid",
     **dict.fromkeys(("ant", "halfcheetah", "hopper", "humanoid", "swimmer", "walker2d"), "mujoco"),
     **dict.fromkeys((f"fetch_{task}" for task in ("pick_and_place", "push", "reach", "slide")), "gymnasium_robotics"),
     "point_maze": "gymnasium_robotics",

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from hsw.env.frames import FrameStack
+from hsw.env.parts import without_tuples
 from hsw.env.vector import VectorEnv
 from hsw.errors import ConfigError
 from hsw.spaces import SpaceSpec, leaves
@@ -40,7 +41,7 @@ class ObsStream:
         Raises:
             ConfigError: If they are of another space.
         """
-        batch, singles = _batched(obs, self._space, "obs")
+        batch, singles = _batched(without_tuples(obs), self._space, "obs")
         if len(set(singles)) != 1 or len({len(part) for part in leaves(batch)}) != 1:
             raise ConfigError("the parts of obs must be of one observation, or of batches of one size")
         return batch, singles[0]
