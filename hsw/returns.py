@@ -56,6 +56,29 @@ def gae(
     return torch.as_tensor(discounted_sum(deltas, decays))
 
 
+def continuing_gae(rewards: Tensor, values: Tensor, discount: float, gae_lambda: float, valid: Tensor) -> Tensor:
+    """gae of a stream that no episode's end concerns: it goes on in the next one (Burda et al. 2018, arXiv:1810.12894,
+    section 2.3). A reset row is left out, so that the step before it led to where the next episode began.
+
+    Args:
+        rewards, valid: [T, N].
+        values: [T + 1, N].
+        discount, gae_lambda: As in gae.
+
+    Returns:
+        Advantages, [T, N], 0 on rows that are not valid.
+    """
+    _check_shapes(rewards, values, valid=valid)
+    advantages, following, advantage = torch.zeros_like(rewards), values[-1], torch.zeros_like(rewards[0])
+    for t in reversed(range(len(rewards))):
+        now = valid[t]
+        delta = rewards[t] + discount * following - values[t]
+        advantage = torch.where(now, delta + discount * gae_lambda * advantage, advantage)
+        following = torch.where(now, values[t], following)
+        advantages[t] = advantage * now
+    return advantages
+
+
 class VTrace(NamedTuple):
     """Value targets and policy-gradient advantages, [T, N] each, without gradients and 0 on rows that are not valid."""
 

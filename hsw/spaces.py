@@ -14,6 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 
 SUPPORTED = ("Box", "Discrete", "MultiDiscrete", "MultiBinary", "Dict")
 
+MASK, REST = "action_mask", "observation"  # parts of a Dict: the actions allowed, and what there is beside that
+
 _SIDE, _CHANNELS = 32, 16  # of what is surely an image
 
 # Everything that a user may hand over as a space.
@@ -31,6 +33,7 @@ class SpaceSpec:
         low, high: Bounds of a Box, a number where they are uniform, else nested tuples of the Box's shape.
         nvec: Number of choices of each categorical dimension: (n,) for Discrete.
         spaces: The parts of a Dict, in sorted order.
+        masked: The Dict's part action_mask says which actions are allowed, and is no input of networks.
     """
 
     type: str
@@ -40,6 +43,7 @@ class SpaceSpec:
     high: Any = math.inf
     nvec: tuple[int, ...] = ()
     spaces: dict[str, SpaceSpec] = field(default_factory=dict)
+    masked: bool = False
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -133,7 +137,8 @@ def space_config(space: SpaceLike) -> dict[str, Any]:
     """The config form of a space: plain Python scalars and lists only, uniform bounds as one number."""
     spec = read_space(space)
     if spec.type == "Dict":
-        return {"type": "Dict", "spaces": {key: space_config(part) for key, part in spec.spaces.items()}}
+        parts = {key: space_config(part) for key, part in spec.spaces.items()}
+        return {"type": "Dict", "spaces": parts, **({"masked": True} if spec.masked else {})}
     if spec.type == "Discrete":
         return {"shape": list(spec.nvec), "type": "Discrete", "range": [0, spec.nvec[0] - 1]}
     if spec.type == "MultiDiscrete":
@@ -196,7 +201,8 @@ def _categorical(kind: str, nvec: tuple[int, ...]) -> SpaceSpec:
 def _read_mapping(config: Mapping[str, Any]) -> SpaceSpec:
     if "spaces" in config:
         parts = config["spaces"]
-        return SpaceSpec("Dict", spaces={str(key): read_space(parts[key]) for key in sorted(parts)})
+        spec = SpaceSpec("Dict", spaces={str(key): read_space(parts[key]) for key in sorted(parts)})
+        return replace(spec, masked=bool(config.get("masked")) and MASK in spec.spaces)
     if config.get("shape") is None:
         raise ValueError(f"a space config needs a shape, got the keys {sorted(config)}")
     shape = tuple(int(size) for size in config["shape"])
@@ -245,6 +251,30 @@ def _bound(bound: Any) -> Any:
 
 def _tuples(nested: Any) -> Any:
     return tuple(_tuples(item) for item in nested) if isinstance(nested, list) else nested
+
+
+def mask_space(rest: SpaceSpec, num_actions: int) -> SpaceSpec:
+    """The space of observations that come with a mask of actions."""
+    parts = rest.spaces if rest.type == "Dict" else {REST: rest}
+    mask = SpaceSpec("MultiBinary", (num_actions,), "int8", 0, 1)
+    return SpaceSpec("Dict", spaces=dict(sorted({**parts, MASK: mask}.items())), masked=True)
+
+
+def without_mask(space: SpaceSpec) -> SpaceSpec:
+    """What networks see of such a space: the part `observation` itself where that is all."""
+    rest = {key: part for key, part in space.spaces.items() if key != MASK}
+    return rest[REST] if set(rest) == {REST} else SpaceSpec("Dict", spaces=rest)
+
+
+def split_mask(obs: dict[str, Any]) -> tuple[Any, Any]:
+    """Observations of such a space as networks see them, and the mask."""
+    rest = {key: part for key, part in obs.items() if key != MASK}
+    return (rest[REST] if set(rest) == {REST} else rest), obs[MASK]
+
+
+def join_mask(rest: Any, mask: Any) -> dict[str, Any]:
+    """The opposite of split_mask."""
+    return {**(rest if isinstance(rest, dict) else {REST: rest}), MASK: mask}
 
 
 def tree_map(function: Callable[..., Any], value: Any, *others: Any) -> Any:

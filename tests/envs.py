@@ -217,6 +217,46 @@ class ReusedBuffer(Counter):
         return self.buffer
 
 
+class Masked(Noise):
+    """Some actions are closed in every step, others in the next; one that is closed ends the process's luck.
+
+    At an episode's terminal observation all are. `never` opens none in any; `choices` makes them MultiDiscrete.
+    """
+
+    def __init__(
+        self, in_obs: bool = False, never: bool = False, choices: Any = None, num_actions: int = 4, **kwargs: Any
+    ) -> None:
+        super().__init__(num_actions=num_actions, **kwargs)
+        self.in_obs, self.never = in_obs, never
+        self.sizes = list(choices) if choices else [num_actions]
+        if choices:
+            self.action_space = gym.spaces.MultiDiscrete(self.sizes)
+        self.place_space, size = self.observation_space, sum(self.sizes)
+        if in_obs:
+            masks = gym.spaces.MultiBinary(size)
+            self.observation_space = gym.spaces.Dict(place=self.place_space, action_mask=masks)
+
+    def draw(self, over: bool) -> dict[str, Any]:
+        parts = [self.np_random.permutation(np.arange(n) < max(1, n // 2)) for n in self.sizes]
+        self.mask = np.concatenate(parts) & (not over and not self.never)
+        return {"action_mask": self.mask.copy()}
+
+    def shown(self, obs: np.ndarray) -> Any:
+        return {"place": obs, "action_mask": self.mask.astype(np.int8)} if self.in_obs else obs
+
+    def reset(self, **kwargs: Any) -> tuple[Any, dict]:
+        obs, _ = super().reset(**kwargs)
+        info = self.draw(False)
+        return self.shown(obs), info
+
+    def step(self, action: Any) -> Any:
+        starts = np.cumsum([0, *self.sizes[:-1]])
+        assert self.mask[starts + np.ravel(action)].all(), "a closed action was taken"
+        obs, reward, terminated, truncated, _ = super().step(np.sum(action))
+        info = self.draw(terminated)
+        return self.shown(obs), reward, terminated, truncated, info
+
+
 class Float64(Counter):
     """Promises float32 and returns float64."""
 
@@ -333,5 +373,5 @@ class BuildFails(Counter):
         raise RuntimeError("no display")
 
 
-for _env in [Counter, *Counter.__subclasses__(), Reach]:
+for _env in [Counter, *Counter.__subclasses__(), Reach, Masked]:
     gym.register(f"{_env.__name__}-v0", _env)

@@ -64,6 +64,8 @@ ENVS = {
     "dqn": ("env=cartpole",),
     "her_dqn": ("env=bit_flipping", "env.kwargs.continuous=false"),
     "a2c": ("env=cartpole",),
+    "recurrent_ppo": ("env=cartpole_positions",),
+    "ppo_rnd": ("env=deep_sea",),
     "impala": ("env=catch",),
 }
 

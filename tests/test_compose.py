@@ -23,7 +23,7 @@ from hsw.signatures import signature_of
 from hsw.sweep.callback import jobs_of
 from tests.runs import TINY, agent_of, call, compose, rows, run_dir, tiny_run
 
-GROUPS = ("env", "network", "storage", "algorithm", "agent", "pool", "logger")
+GROUPS = ("env", "network", "storage", "algorithm", "agent", "pool", "logger", "intrinsic_reward")
 # What the running program hands over, and no YAML can.
 HANDED_OVER = {
     "env": {"seed", "training", "render_mode"},
@@ -44,6 +44,8 @@ NEEDS = {
     "procgen": "PyQt5",
     "lunar_lander": "Box2D",
     "minatar_breakout": "minatar",
+    "minatar": "minatar",
+    "minigrid": "minigrid",
     **dict.fromkeys(("ant", "halfcheetah", "hopper", "humanoid", "swimmer", "walker2d"), "mujoco"),
     **dict.fromkeys((f"fetch_{task}" for task in ("pick_and_place", "push", "reach", "slide")), "gymnasium_robotics"),
     "point_maze": "gymnasium_robotics",
@@ -58,9 +60,11 @@ RECIPES = {
     "td3": ("replay", "td3", "deterministic"),
     "dqn": ("replay", "dqn", "q_network"),
     "her_dqn": ("her", "dqn", "q_network"),
+    "recurrent_ppo": ("sequences", "recurrent_ppo", "memory"),
+    "ppo_rnd": ("two_streams", "two_stream_ppo", "two_values"),
 }
 # These have the loop, the storage and the spaces of others, which are built on every environment.
-LIKE_OTHERS = ("a2c", "td3", "dqn", "her_dqn")
+LIKE_OTHERS = ("a2c", "td3", "dqn", "her_dqn", "recurrent_ppo", "ppo_rnd")
 GOALS = ("bit_flipping", "point_maze", *(f"fetch_{task}" for task in ("pick_and_place", "push", "reach", "slide")))
 CONTINUOUS = ("ant", "halfcheetah", "hopper", "humanoid", "pendulum", "swimmer", "walker2d", *GOALS)
 # Others take every environment.
@@ -187,7 +191,7 @@ def test_recipe_trains_end_to_end_and_its_saved_config_builds_it_again(recipe: s
     check(saved)
     agent = build_agent(saved, Run())
     agent.env.close()
-    assert type(agent.algorithm).__name__.lower() == RECIPES[recipe][1]
+    assert type(agent.algorithm).__name__.lower() == RECIPES[recipe][1].replace("_", "")
 
 
 def test_hindsight_sac_takes_a_replay_without_hindsight(tmp_path: Path) -> None:

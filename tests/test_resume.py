@@ -139,6 +139,8 @@ def after_update(agent: Any) -> None:
 
 NOISE = "env.id=tests.envs:Noise-v0"
 ON_POLICY = {"ppo": ("agent=ppo", *FEATURES), "daac": ("agent=daac", "algorithm.value_epochs=2", *FEATURES)}
+RECURRENT = ("agent=recurrent_ppo", "storage.sequence_length=5", "network.cell_size=4", NOISE, *FEATURES)
+DISTILLING = ("agent=ppo_rnd", "intrinsic_reward.hidden_sizes=[8]", NOISE, *FEATURES)
 WARMUP, FRAMES = "agent.num_warmup_steps=80", "env.frame_stack=3"
 OFF_POLICY = {
     "sac": ("agent=sac", *CONTINUOUS, "agent.updates_per_step=0.5", WARMUP, "network.normalize_obs=true", FRAMES),
@@ -165,6 +167,8 @@ PLACES_OFF_POLICY = [
 ]
 STOPS = [
     *[(recipe, (*ON_POLICY[recipe], NOISE), place) for recipe in ON_POLICY for place in PLACES_ON_POLICY],
+    *[("recurrent_ppo", RECURRENT, place) for place in (in_rollout, at_reset_row, in_update, at_rollout_end)],
+    *[("ppo_rnd", DISTILLING, place) for place in (in_rollout, in_update)],
     *[(recipe, OFF_POLICY[recipe], place) for recipe in OFF_POLICY for place in PLACES_OFF_POLICY],
 ]
 # Of hindsight these are fast tests; the others differ little from those of sac.

@@ -41,6 +41,8 @@ RECIPES = {
     "daac-sync": (*DAAC, "env.normalize_reward=true"),
     "daac-async": (*DAAC, "env.backend=async"),
     "sac-async": (*tiny("sac"), *REPLAY, "env=pendulum", "env.backend=async", "env.num_envs=2"),
+    "ppo_rnd-sync": (*tiny("ppo_rnd"), *LONG, "env=deep_sea", "env.num_envs=2"),
+    "recurrent_ppo-sync": (*tiny("recurrent_ppo"), *LONG, "env=cartpole_positions", "env.num_envs=2"),
     "her_sac-sync": (*tiny("her_sac"), *REPLAY, "env=bit_flipping", "env.num_envs=2"),
 }
 
@@ -62,6 +64,8 @@ def rows_so_far(folder: Path) -> list[str]:
     [
         "ppo-sync",
         "daac-async",
+        pytest.param("recurrent_ppo-sync", marks=pytest.mark.slow),
+        pytest.param("ppo_rnd-sync", marks=pytest.mark.slow),
         pytest.param("her_sac-sync", marks=pytest.mark.slow),
         pytest.param("sac-async", marks=pytest.mark.slow),
         pytest.param("ppo-async", marks=pytest.mark.slow),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -80,7 +81,8 @@ class OffPolicyAgent(Agent):
         obs = self._tensors(self.obs)
         with torch.no_grad():
             if self.step < self.num_warmup_steps:
-                actions = self.policy.random_actions(self.env.num_envs)
+                masked = self.env.observation_space.masked
+                actions = self.policy.random_actions(self.env.num_envs, *((obs,) if masked else ()))
             else:
                 actions, _ = self.policy.act(obs)
         chosen = actions.cpu()  # once, for the environment and for the storage, whose memory is the host's
@@ -90,9 +92,9 @@ class OffPolicyAgent(Agent):
         # What an action was taken from; an episode's last observation is no such, nor is it when it comes again.
         self.policy.observe(tree_map(lambda part: part[step.valid], obs))
         if self.intrinsic_reward is not None:
-            flags = (torch.from_numpy(part) for part in (step.terminateds, step.valid))
-            rewards = torch.from_numpy(step.rewards)
-            self.intrinsic_reward.observe(Transitions(obs, actions, rewards, self._tensors(step.obs), *flags))
+            rewards, terminateds, valid = map(torch.from_numpy, (step.rewards, step.terminateds, step.valid))
+            seen = Transitions(obs, actions, rewards, self._tensors(step.obs), terminateds, valid)
+            self.intrinsic_reward.observe(replace(seen, num_envs=self.env.num_envs, continued=True))
         self.obs = step.obs
         self.step += self._summed(int(np.count_nonzero(step.valid)))
         self._count_episodes()

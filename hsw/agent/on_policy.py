@@ -15,7 +15,8 @@ from hsw.agent.transitions import of_rollout
 from hsw.errors import ConfigError
 from hsw.run.checkpoint import clone_state
 from hsw.seeding import get_rng_state, set_rng_state
-from hsw.template import Maybe, Named, Number
+from hsw.template import Maybe, Named, Number, template_of
+from hsw.transfer import to_device
 
 
 class OnPolicyAgent(Agent):
@@ -26,7 +27,12 @@ class OnPolicyAgent(Agent):
     storage: RolloutMemory
     # Once before_gradients has run, the figures that came before it: an update that was undone does not run it again.
     _prepared: dict[str, float] | None = None
+    _memory: Any = None  # of a policy that remembers
     _sent: tuple[Any, Any] = (None, None)  # the last observation that went to another device, and what arrived there
+
+    def __init__(self, *args: Any, **parts: Any) -> None:
+        super().__init__(*args, **parts)
+        self._memory = self.policy.initial_memory(self.env.num_envs)
 
     @classmethod
     def check(cls, config: dict[str, Any]) -> None:
@@ -49,6 +55,15 @@ class OnPolicyAgent(Agent):
                 f"a rollout of {num_steps} steps keeps {kept} transitions where every second row is a reset, which "
                 f"cannot make {parts} minibatches; lower algorithm.num_mini_batch or raise storage.num_steps"
             )
+        if "sequence_length" in storage:  # with a reset after every sequence there are fewest
+            length = storage["sequence_length"] or num_steps
+            sequences = num_envs * -(-(num_steps - 1) // (length + 1))
+            if parts > sequences:
+                raise ConfigError(
+                    f"a rollout of {num_steps} steps of {num_envs} environments may have no more than {sequences} "
+                    f"sequences, which cannot make {parts} minibatches; lower algorithm.num_mini_batch or "
+                    "storage.sequence_length"
+                )
 
     def _iterate(self) -> dict[str, float]:
         storage, policy, algorithm = self.storage, self.policy, self.algorithm
@@ -79,19 +94,25 @@ class OnPolicyAgent(Agent):
     def _collect_row(self) -> None:
         elsewhere = self.device.type != "cpu"
         obs = self._sent[1] if elsewhere and self._sent[0] is self.obs else self._tensors(self.obs)
-        actions, extras = self.policy.act(obs)
+        memory = self._memory
+        actions, extras = self.policy.act(obs, *((False, memory) if memory else ()))
         step = self.env.step(finite_actions(self.policy, actions.cpu().numpy()))
         # To another device a row goes in one copy, of which next_obs is also what the policy sees next.
         next_obs, rewards, terminateds, truncateds, valid = self._tensors(step[:5]) if elsewhere else step[:5]
         row = obs if elsewhere else self.obs, actions, rewards, terminateds, truncateds, next_obs
         self.storage.add(*row, valid=valid, **extras)
+        if memory:
+            memory.remember(actions, *to_device((step.rewards, step.valid), self.device))
         self.obs, self._sent = step.obs, (step.obs, next_obs)
         self._count_steps(int(np.count_nonzero(step.valid)))
 
     def _add_bonus(self) -> dict[str, float]:
         transitions = of_rollout(self.storage)
         bonus, figures = self._bonus(transitions)
-        transitions.rewards.add_(bonus)  # a view of the storage's
+        if hasattr(self.storage, "intrinsic_rewards"):  # it has a stream of their own
+            self.storage.intrinsic_rewards.copy_(bonus.view_as(self.storage.intrinsic_rewards))
+        else:
+            transitions.rewards.add_(bonus)  # a view of the storage's
         return figures
 
     def _update(self) -> dict[str, float]:
@@ -117,11 +138,15 @@ class OnPolicyAgent(Agent):
         return super()._on_batch(batch)
 
     def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "prepared": self._prepared}
+        memory = {"memory": self._memory.state_dict()} if self._memory else {}
+        return {**super().state_dict(), "prepared": self._prepared, **memory}
 
     def state_template(self) -> Any:
-        return {**super().state_template(), "prepared": Maybe(Named(Number(finite=False)))}
+        memory = {"memory": template_of(self._memory.state_dict())} if self._memory else {}
+        return {**super().state_template(), "prepared": Maybe(Named(Number(finite=False))), **memory}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
         self._prepared = state.get("prepared")  # hsw 0.1 ran before_gradients again
+        if self._memory:
+            self._memory.load_state_dict(state["memory"])

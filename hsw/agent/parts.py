@@ -184,6 +184,8 @@ class Parts:
         """The intrinsic rewards of transitions, [K], and figures to log."""
         source = self.intrinsic_reward
         assert source is not None
+        if hasattr(source, "progress"):
+            source.progress = min(self.step / self._budget, 1.0) if self._budget else 0.0
         if observe:
             source.observe(transitions)
         bonus = source.rewards(transitions).detach() * transitions.valid

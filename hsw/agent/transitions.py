@@ -20,10 +20,13 @@ def of_rollout(storage: Any) -> Transitions:
         ConfigError: If the storage does not hold them by name.
     """
     try:
-        obs, rest = storage.obs, [getattr(storage, name) for name in ("actions", "rewards", "terminateds", "valid")]
+        obs = storage.obs
+        actions, rewards, terminateds, valid = (
+            getattr(storage, name) for name in ("actions", "rewards", "terminateds", "valid")
+        )
     except AttributeError as error:
         raise ConfigError(f"an intrinsic reward needs a storage with {error.name}, as a RolloutStorage has") from error
-    return _windows(obs, *rest)
+    return _windows(obs, actions, rewards, terminateds, valid, continued=True)
 
 
 def of_windows(batch: Any) -> Transitions:
@@ -32,10 +35,12 @@ def of_windows(batch: Any) -> Transitions:
     return _windows(batch["obs"], *(batch[name][:-1] for name in names))
 
 
-def _windows(obs: Any, actions: Tensor, rewards: Tensor, terminateds: Tensor, valid: Tensor) -> Transitions:
+def _windows(
+    obs: Any, actions: Tensor, rewards: Tensor, terminateds: Tensor, valid: Tensor, continued: bool = False
+) -> Transitions:
     flat = [part.flatten(0, 1) for part in (actions, rewards, terminateds, valid)]
     here, there = (tree_map(lambda part, cut=cut: part[cut].flatten(0, 1), obs) for cut in (slice(-1), slice(1, None)))
-    return Transitions(here, flat[0], flat[1], there, flat[2], flat[3])
+    return Transitions(here, flat[0], flat[1], there, flat[2], flat[3], valid.shape[1], continued)
 
 
 def of_replay(batch: Any) -> Transitions:

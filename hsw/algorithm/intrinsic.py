@@ -24,6 +24,8 @@ class Transitions:
         rewards: The environment's, [K].
         terminateds: [K].
         valid: False where an environment was reset and nothing happened, [K].
+        num_envs: They are [T * num_envs], one row of these environments after the other; 0 where they come in no order.
+        continued: The rows go on where those of the last call ended.
     """
 
     obs: Any
@@ -32,6 +34,8 @@ class Transitions:
     next_obs: Any
     terminateds: Tensor
     valid: Tensor
+    num_envs: int = 0
+    continued: bool = False
 
 
 class IntrinsicReward(ABC):

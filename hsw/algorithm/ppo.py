@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch.optim import Optimizer
@@ -38,8 +38,8 @@ class PPO(Algorithm):
         entropy_schedule: Of entropy_coef.
     """
 
-    policy_type = ActorCritic
-    storage_type = RolloutStorage
+    policy_type: ClassVar[type] = ActorCritic
+    storage_type: ClassVar[type] = RolloutStorage
 
     def __init__(
         self,
@@ -74,6 +74,15 @@ class PPO(Algorithm):
     def make_optimizer(self, name: str = "all") -> Optimizer:
         return self.optimizer(name, {"all": self.parameters}[name], self.scheduled(self.lr, self.lr_schedule), self.eps)
 
+    def evaluate(self, batch: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Log-probabilities, entropies and values of a batch's rows under the current weights, [B] each."""
+        told: tuple[torch.Tensor, torch.Tensor, torch.Tensor] = self.policy.evaluate(batch.obs, batch.actions)
+        return told
+
+    def critic_loss(self, values: torch.Tensor, batch: Any) -> torch.Tensor:
+        """What the values that evaluate gives are off."""
+        return value_loss(values, batch.values, batch.returns, self.value_clip_range)
+
     def update(self, storage: Any) -> dict[str, float]:
         optimizer = self.make_optimizer()
         clip_range = self.scheduled(self.clip_range, self.clip_schedule)
@@ -82,10 +91,10 @@ class PPO(Algorithm):
         norms, record, kl = 0.0, Record(self.num_mini_batch), torch.zeros(())
         self.num_updates += 1
         for batch in storage.generate_batches(self.num_mini_batch, None, self.num_epochs):
-            log_probs, entropies, values = self.policy.evaluate(batch.obs, batch.actions)
+            log_probs, entropies, values = self.evaluate(batch)
             advantages = normalize(batch.advantages) if self.normalize_advantages else batch.advantages
             policy_loss = clipped_surrogate(log_probs, batch.log_probs, advantages, clip_range)
-            critic_loss = value_loss(values, batch.values, batch.returns, self.value_clip_range)
+            critic_loss = self.critic_loss(values, batch)
             entropy = entropies.mean()
             loss = policy_loss + self.value_coef * critic_loss - entropy_coef * entropy
             if self.target_kl is not None:

@@ -2,6 +2,7 @@
 
 from hsw.env.adapt import as_vector_env, remaker, vector_of
 from hsw.env.counts import Episode, Step
+from hsw.env.families import make_minatar, make_minigrid
 from hsw.env.goals import GoalFunctions
 from hsw.env.make import make_atari, make_env, make_procgen
 from hsw.env.vector import VectorEnv
@@ -14,6 +15,8 @@ __all__ = [
     "as_vector_env",
     "make_atari",
     "make_env",
+    "make_minatar",
+    "make_minigrid",
     "make_procgen",
     "remaker",
     "vector_of",

@@ -65,7 +65,7 @@ class _Translated(GuardedBackend):
         if self._done:
             self._done = False
             first = self._first if self._mode is AutoresetMode.SAME_STEP else super().reset()
-            return first, np.zeros(1), np.zeros(1, bool), np.zeros(1, bool), {}
+            return first, np.zeros(1), np.zeros(1, bool), np.zeros(1, bool), self.reset_info
         obs, rewards, terminateds, truncateds, info = super().step(actions)
         self._done = bool(terminateds[0] or truncateds[0])
         if self._done and self._mode is AutoresetMode.SAME_STEP:
@@ -73,6 +73,7 @@ class _Translated(GuardedBackend):
             if "final_obs" not in info:
                 raise EnvError("environment 0: it is in autoreset mode SAME_STEP, and its info has no final_obs")
             obs = _row(info["final_obs"])
+            self.reset_info = {key: part for key, part in info.items() if not key.lstrip("_").startswith("final_")}
             info = info.get("final_info", {})
         return obs, rewards, terminateds, truncateds, info
 

@@ -12,6 +12,7 @@ import gymnasium as gym
 import numpy as np
 
 from hsw.env.life import is_ours
+from hsw.env.parts import TupleParts, has_tuples
 from hsw.env.place import env_error
 from hsw.env.wrappers import packed, unpacked, with_state, with_statistics
 from hsw.errors import EnvError
@@ -172,7 +173,8 @@ class EpisodeFactory:
         self.make, self.index, self.seed = make, index, seed
 
     def __call__(self) -> EpisodeEnv:
-        return EpisodeEnv(self.build(), self.index, self.seed)
+        env = self.build()
+        return EpisodeEnv(TupleParts(env) if has_tuples(env.observation_space) else env, self.index, self.seed)
 
     def build(self) -> Any:
         """What make returns."""

@@ -34,11 +34,13 @@ class GuardedBackend:
         self._life_here = Life(timeout) if self._asynchronous else self._life
         self.num_envs = int(backend.num_envs)
         self.resets = False  # the next step resets environments
+        self.reset_info: dict[str, Any] = {}  # of the last reset
 
     def reset(self, options: dict[str, Any] | None = None) -> Any:
         """Start every environment. Returns the observations."""
         self._life.open()
-        return (self._guarded("reset", options=options) if options else self._guarded("reset"))[0]
+        obs, self.reset_info = self._guarded("reset", options=options) if options else self._guarded("reset")
+        return obs
 
     def step(self, actions: Any) -> Any:
         """Advance every environment. Returns obs, rewards, terminateds, truncateds, info."""

@@ -17,6 +17,7 @@ from hsw.env.adapt import adapt, adapt_episodes
 from hsw.env.envpool import make_envpool_backend
 from hsw.env.episode import EpisodeFactory
 from hsw.env.life import construction
+from hsw.env.masks import MaskSource
 from hsw.env.place import REFUSALS, config_error, env_error
 from hsw.env.serial import SerialVectorEnv
 from hsw.env.trust import check_entry_point, check_import, check_kwargs
@@ -43,6 +44,7 @@ def make_env(
     timeout: Annotated[float | None, Range(0, open_low=True)] = 60.0,
     wrappers: Sequence[Wrapper] | None = None,
     eval_wrappers: Sequence[Wrapper] | None = None,
+    action_mask: MaskSource = "none",
     *,
     seed: int = 1,
     training: bool = True,
@@ -62,6 +64,8 @@ def make_env(
         wrappers: Applied to each single environment in this order, innermost first: each takes an environment and
             returns one. In a config, a list of targets without their env. Only for sync and async.
         eval_wrappers: The wrappers of an evaluation; None takes the same.
+        action_mask: Which actions are allowed is told by an observation's part action_mask ("auto", if there is one),
+            by info["action_mask"] ("info"), or by nobody ("none", what runs mean that name none).
         seed: Root of the episodes' seeds.
         training: False makes an evaluation environment.
         render_mode: Passed to Gymnasium environments.
@@ -89,6 +93,7 @@ def make_env(
         "clip_reward": clip_reward,
         "discount": discount,
         "training": training,
+        "action_mask": action_mask,
     }
     try:
         if backend == "envpool":

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from hsw.env.frames import FrameStack
+from hsw.env.parts import without_tuples
 from hsw.env.vector import VectorEnv
 from hsw.errors import ConfigError
 from hsw.spaces import SpaceSpec, leaves
@@ -21,7 +22,7 @@ class ObsStream:
 
     def __init__(self, env: VectorEnv) -> None:
         self._env = env
-        self._space = env.raw_observation_space
+        self._space = env.masks.stream_space if env.masks else env.raw_observation_space
         self._frames: FrameStack | None = None
 
     @property
@@ -31,7 +32,8 @@ class ObsStream:
 
     def begin(self, num_envs: int) -> None:
         """Episodes of N environments begin."""
-        self._frames = FrameStack(self._space, num_envs, self._env.frame_stack) if self.stacks else None
+        own = self._env.masks.rest if self._env.masks else self._space
+        self._frames = FrameStack(own, num_envs, self._env.frame_stack) if self.stacks else None
 
     def batched(self, obs: Any) -> tuple[Any, bool]:
         """Observations as a batch of arrays, and whether it was a single one.
@@ -39,16 +41,20 @@ class ObsStream:
         Raises:
             ConfigError: If they are of another space.
         """
-        batch, singles = _batched(obs, self._space, "obs")
+        batch, singles = _batched(without_tuples(obs), self._space, "obs")
         if len(set(singles)) != 1 or len({len(part) for part in leaves(batch)}) != 1:
             raise ConfigError("the parts of obs must be of one observation, or of batches of one size")
         return batch, singles[0]
 
     def __call__(self, batch: Any, fresh: np.ndarray) -> Any:
         """What the policy takes for a batch, [B, *shape] or a dict of them; fresh, [B], where an episode begins."""
+        masks, mask = self._env.masks, None
+        if masks:
+            batch, mask = masks.batch(batch)
         if self._frames:
             batch = self._frames(batch, fresh)
-        return _as_dtypes(self._env.normalized(batch), self._env.observation_space)
+        seen = self._env.normalized(batch)
+        return _as_dtypes(masks.join(seen, mask) if masks else seen, self._env.observation_space)
 
     def actions_to_env(self, actions: np.ndarray) -> np.ndarray:
         """A policy's actions, [B, *action_shape], as the environments take them."""

@@ -17,6 +17,7 @@ from hsw.env.finite import check_finite, check_rewards
 from hsw.env.frames import FrameStack
 from hsw.env.goals import GoalFunction, GoalFunctions, LazyGoals
 from hsw.env.history import RunningEpisodes
+from hsw.env.masks import MaskSource, find_masks, warn_if_unused
 from hsw.env.normalize import RewardNormalizer, RunningMoments, make_obs_normalizers, normalized_space, share
 from hsw.errors import EnvError
 from hsw.ranks import current
@@ -46,6 +47,7 @@ class VectorEnv:
         training: False freezes the observation statistics and leaves rewards as they are.
         stateful: The environments are EpisodeEnvs with wrappers whose state goes into checkpoints.
         goals: A goal environment's functions, or what finds them (or None) when they are first asked for.
+        action_mask: Where masks of actions come from, see hsw.env.masks.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class VectorEnv:
         training: bool = True,
         stateful: bool = False,
         goals: GoalFunctions | Callable[[], GoalFunctions | None] | None = None,
+        action_mask: MaskSource = "auto",
     ) -> None:
         self._backend = in_next_step_mode(backend, timeout)
         self.num_envs = int(backend.num_envs)
@@ -79,10 +82,14 @@ class VectorEnv:
         self._goals = LazyGoals(goals, self._backend.here)
         self.clip_reward = clip_reward
         self.raw_observation_space, self.frame_stack = observation_space, frame_stack
-        self._frames = FrameStack(observation_space, self.num_envs, frame_stack) if frame_stack > 1 else None
-        spec = self._frames.spec if self._frames else observation_space
+        self.masks = find_masks(action_mask, observation_space, action_space)
+        self._warns_of_masks = self.masks is None and action_mask == "auto"
+        own = self.masks.rest if self.masks else observation_space
+        self._frames = FrameStack(own, self.num_envs, frame_stack) if frame_stack > 1 else None
+        spec = self._frames.spec if self._frames else own
         self._obs_normalizers = make_obs_normalizers(spec, training) if normalize_obs else {}
-        self.observation_space = normalized_space(spec) if normalize_obs else spec
+        spec = normalized_space(spec) if normalize_obs else spec
+        self.observation_space = self.masks.space(spec) if self.masks else spec
         self._reward_normalizer = RewardNormalizer(self.num_envs, discount) if normalize_reward else None
         self._counts = EpisodeCounts(self.num_envs, getattr(backend, "counts_games", False))
         self._obs: Any = None  # the backend's last observation
@@ -116,7 +123,11 @@ class VectorEnv:
             self._counts.give_up()
             if self._reward_normalizer:
                 self._reward_normalizer.returns[:] = 0.0
-        return self._observe(obs, np.ones(self.num_envs, bool), np.zeros(self.num_envs, bool))
+        none, info = np.zeros(self.num_envs, bool), self._backend.reset_info
+        if self._warns_of_masks:
+            warn_if_unused(info, self.action_space)
+            self._warns_of_masks = False
+        return self._observe(obs, ~none, none, none, info)
 
     def step(self, actions: np.ndarray) -> Step:
         """Advance every environment by one row.
@@ -140,7 +151,7 @@ class VectorEnv:
         if self.exact:
             self._running.remember(env_actions, valid)
         self._dones = dones
-        obs = self._observe(obs, ~valid, dones)
+        obs = self._observe(obs, ~valid, dones, terminateds, info)
         if self.training and self._reward_normalizer:
             rewards = self._reward_normalizer(rewards, dones, valid)
         if self.training and self.clip_reward is not None:
@@ -264,13 +275,19 @@ class VectorEnv:
 
     # -- one row ----------------------------------------------------------------------------------------------------
 
-    def _observe(self, obs: Any, fresh: np.ndarray, dones: np.ndarray) -> Any:
+    def _observe(
+        self, obs: Any, fresh: np.ndarray, dones: np.ndarray, terminateds: np.ndarray, info: dict[str, Any]
+    ) -> Any:
         # A copy of our own: some backends and environments write the next observation over the last.
         self._obs = obs = tree_map(np.array, obs, self._dtypes)
         check_finite(obs, self._counts.lengths)
+        mask = None
+        if self.masks:
+            obs, mask = self.masks.split(obs, info, terminateds)
         if self._frames:
             obs = self._frames(obs, fresh)
-        return self.normalized(obs, ~dones)  # one that ends an episode starts no row in which an action counts
+        obs = self.normalized(obs, ~dones)  # one that ends an episode starts no row in which an action counts
+        return obs if self.masks is None else self.masks.join(obs, mask)
 
     def normalized(self, obs: Any, starts_row: np.ndarray | None = None) -> Any:
         """Observations, [B, *shape] or a dict of them, as the policy takes them.
@@ -292,5 +309,5 @@ class VectorEnv:
     def _restart_row(self) -> Step:
         obs, self._restart = self._restart, None
         none = np.zeros(self.num_envs, bool)
-        obs = self._observe(obs, ~none, none)
+        obs = self._observe(obs, ~none, none, none, self._backend.reset_info)
         return Step(obs, np.zeros(self.num_envs, np.float32), none, none.copy(), none.copy(), {})

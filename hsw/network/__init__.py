@@ -12,9 +12,11 @@ from hsw.network.distribution import (
     make_distribution,
 )
 from hsw.network.encoder import MLP, DictEncoder, make_encoder
+from hsw.network.memory import MemoryActorCritic
 from hsw.network.q_network import QNetwork
 from hsw.network.recurrent import RecurrentActorCritic
 from hsw.network.soft_actor_critic import SoftActorCritic
+from hsw.network.two_values import TwoValueActorCritic
 
 __all__ = [
     "MLP",
@@ -28,6 +30,7 @@ __all__ = [
     "Distribution",
     "ImpalaResNet",
     "Memory",
+    "MemoryActorCritic",
     "MinAtarCNN",
     "MultiCategorical",
     "NatureCNN",
@@ -36,6 +39,7 @@ __all__ = [
     "QNetwork",
     "RecurrentActorCritic",
     "SoftActorCritic",
+    "TwoValueActorCritic",
     "make_distribution",
     "make_encoder",
 ]

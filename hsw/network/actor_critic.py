@@ -15,7 +15,7 @@ from hsw.network.distribution import DistributionChoice, make_distribution
 from hsw.network.encoder import MLP, Encoder, describe_encoder, make_encoder, sees_image
 from hsw.network.layers import orthogonal
 from hsw.network.twin_mlp import TwinMLP
-from hsw.spaces import SpaceLike, SpaceSpec, read_space
+from hsw.spaces import SpaceLike, SpaceSpec, read_space, split_mask, without_mask
 
 
 class Memory(ABC):
@@ -24,6 +24,14 @@ class Memory(ABC):
     @abstractmethod
     def remember(self, actions: Tensor, rewards: Tensor, valid: Tensor) -> None:
         """Take note of the step that followed: its actions, rewards, and where it was none but a reset, [N, ...]."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What continues it on resume."""
+        raise NotImplementedError(f"{type(self).__name__} has no state_dict, which OnPolicyAgent saves")
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what state_dict returned."""
+        raise NotImplementedError(f"{type(self).__name__} has no load_state_dict")
 
 
 class Policy(nn.Module, ABC):
@@ -60,10 +68,18 @@ class Policy(nn.Module, ABC):
         return {}
 
 
+def seen_space(observation_space: SpaceLike) -> tuple[SpaceSpec, bool]:
+    """What encoders see of an observation, and whether a mask of actions comes with it."""
+    space = read_space(observation_space)
+    return (without_mask(space) if space.masked else space), space.masked
+
+
 class _TwoEncoders(Policy):
     """A policy whose heads read one encoder each, or the same one where value_encoder is None."""
 
-    observation_space: SpaceSpec
+    observation_space: SpaceSpec  # what the encoders see
+    distribution: Any
+    masks_actions: bool
     encoder: Any
     value_encoder: Any
     policy_head: nn.Linear
@@ -83,7 +99,14 @@ class _TwoEncoders(Policy):
         return describe_encoder(self.encoder, self.observation_space)
 
     def _params_values_features(self, obs: Any) -> tuple[Tensor, Tensor, Tensor]:
-        """The policy head's output, [B, params], the values, [B], and what the policy head read."""
+        """The distribution's parameters, [B, params], the values, [B], and what the policy head read."""
+        if self.masks_actions:
+            rest, mask = split_mask(obs)
+            params, values, features = self._read(rest)
+            return self.distribution.masked(params, mask), values, features
+        return self._read(obs)
+
+    def _read(self, obs: Any) -> tuple[Tensor, Tensor, Tensor]:
         if self._twin is not None and len(obs) <= 32:  # with more rows it is arithmetic that counts
             return self._twin(obs)
         features = self.encoder(obs)
@@ -104,7 +127,7 @@ class ActorCritic(_TwoEncoders):
             and returns a Distribution.
     """
 
-    extras = ("log_probs", "values")
+    extras: ClassVar[tuple[str, ...]] = ("log_probs", "values")
 
     def __init__(
         self,
@@ -117,7 +140,8 @@ class ActorCritic(_TwoEncoders):
         distribution: DistributionChoice = "auto",
     ) -> None:
         super().__init__()
-        space = self.observation_space = read_space(observation_space)
+        space, self.masks_actions = seen_space(observation_space)
+        self.observation_space = space
         if shared is None:
             shared = sees_image(space, encoder)
         self.distribution = make_distribution(read_space(action_space), distribution)
@@ -162,7 +186,8 @@ class DecoupledActorCritic(_TwoEncoders):
         distribution: DistributionChoice = "auto",
     ) -> None:
         super().__init__()
-        space = self.observation_space = read_space(observation_space)
+        space, self.masks_actions = seen_space(observation_space)
+        self.observation_space = space
         self.distribution = make_distribution(read_space(action_space), distribution)
         self.encoder = make_encoder(encoder, space, hidden_sizes, activation)
         self.policy_head = orthogonal(nn.Linear(self.encoder.out_dim, self.distribution.params_dim), 0.01)
@@ -196,12 +221,14 @@ class DecoupledActorCritic(_TwoEncoders):
 
     def value(self, obs: Any) -> Tensor:
         """V(obs), [B], from the value network alone."""
+        obs = split_mask(obs)[0] if self.masks_actions else obs
         values: Tensor = self.value_head(self.value_encoder(obs))
         return values.squeeze(-1)
 
     def evaluate(self, obs: Any, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Log-probabilities of actions, entropies and advantage predictions under the current weights, [B] each."""
+        obs, mask = split_mask(obs) if self.masks_actions else (obs, None)
         features = self.encoder(obs)
-        return *self.distribution.log_prob_and_entropy(self.policy_head(features), actions), self._advantages(
-            features, actions
-        )
+        params = self.policy_head(features)
+        params = params if mask is None else self.distribution.masked(params, mask)
+        return *self.distribution.log_prob_and_entropy(params, actions), self._advantages(features, actions)

@@ -22,6 +22,16 @@ DistributionName = Literal["auto", "categorical", "multi_categorical", "bernoull
 DistributionChoice = DistributionName | Callable[..., Any]
 
 
+# Of a choice that is not allowed: its probability is 0, and 0 times its logarithm too, as that of -inf would not be.
+_NEVER = torch.finfo(torch.float32).min
+
+
+def masked(scores: Tensor, mask: Tensor) -> Tensor:
+    """Scores of choices, [..., n], so low where mask is 0 that no choice falls on them (Huang & Ontañón 2020,
+    arXiv:2006.14171)."""
+    return scores.masked_fill(mask == 0, _NEVER)
+
+
 class Distribution(nn.Module, ABC):
     """What the policies ask of an action distribution; params are their head's output, [B, params_dim]."""
 
@@ -48,6 +58,15 @@ class Distribution(nn.Module, ABC):
         """Log-probabilities of actions, [B]."""
         return self.log_prob_and_entropy(params, actions)[0]
 
+    def masked(self, params: Tensor, mask: Tensor) -> Tensor:
+        """params of a distribution over the allowed actions alone.
+
+        Args:
+            params: [..., params_dim].
+            mask: Not 0 where an action is allowed, [..., params_dim].
+        """
+        raise ConfigError(f"{type(self).__name__} has no choices to mask; set env.action_mask=none")
+
     def choose(self, params: Tensor, deterministic: bool) -> tuple[Tensor, Tensor]:
         """Samples, or the mode, and their log-probabilities."""
         actions = self.mode(params) if deterministic else self.sample(params)
@@ -60,6 +79,9 @@ class Categorical(Distribution):
     def __init__(self, space: SpaceSpec) -> None:
         super().__init__()
         self.params_dim = self.action_dim = space.nvec[0]
+
+    def masked(self, params: Tensor, mask: Tensor) -> Tensor:
+        return masked(params, mask)
 
     def sample(self, params: Tensor) -> Tensor:
         return self.choose(params, deterministic=False)[0]
@@ -90,6 +112,9 @@ class MultiCategorical(Distribution):
         super().__init__()
         self.nvec = list(space.nvec)
         self.params_dim = self.action_dim = sum(space.nvec)
+
+    def masked(self, params: Tensor, mask: Tensor) -> Tensor:
+        return masked(params, mask)
 
     def sample(self, params: Tensor) -> Tensor:
         race = [

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from hsw.bounds import Range
 from hsw.errors import ConfigError
-from hsw.network.actor_critic import Policy
+from hsw.network.actor_critic import Policy, seen_space
+from hsw.network.distribution import masked
 from hsw.network.encoder import Encoder, describe_encoder, make_encoder
-from hsw.spaces import SpaceLike, SpaceSpec, read_space
+from hsw.spaces import SpaceLike, SpaceSpec, read_space, split_mask
 
 
 class QNetwork(Policy):
@@ -49,7 +50,7 @@ class QNetwork(Policy):
         super().__init__()
         if distribution != "auto":
             raise ConfigError("DQN's actions are greedy or random; leave distribution=auto")
-        space, actions = read_space(observation_space), read_space(action_space)
+        (space, self.masks_actions), actions = seen_space(observation_space), read_space(action_space)
         if actions.type != "Discrete":
             raise ConfigError(f"DQN needs Discrete actions, and these are {actions.type}; take agent=sac or agent=ppo")
         self.observation_space, self.num_actions = space, actions.nvec[0]
@@ -65,22 +66,31 @@ class QNetwork(Policy):
         actions = self.values(obs).argmax(-1)
         if not deterministic:
             explores = torch.rand(actions.shape, device=actions.device) < self.epsilon
-            actions = torch.where(explores, self.random_actions(len(actions)), actions)
+            actions = torch.where(explores, self.random_actions(len(actions), obs), actions)
         return actions, {}
 
-    def random_actions(self, num: int) -> Tensor:
-        """Actions drawn uniformly, [num], from torch's global generator."""
+    def random_actions(self, num: int, obs: Any = None) -> Tensor:
+        """Actions drawn uniformly, [num], from torch's global generator; of those that obs allows."""
+        if self.masks_actions:
+            mask: Tensor = split_mask(obs)[1]
+            return mask.float().multinomial(1).squeeze(-1)
         return torch.randint(self.num_actions, (num,), device=self.epsilon.device)
 
     def values(self, obs: Any) -> Tensor:
-        """Q of every action, [B, A]."""
-        values: Tensor = self.online(obs)
-        return values
+        """Q of every action, [B, A]; next to nothing where an action is not allowed."""
+        return self._values(self.online, obs)
 
     def target_values(self, obs: Any) -> Tensor:
-        """The target network's Q of every action, [B, A]."""
-        values: Tensor = self.target(obs)
-        return values
+        """The target network's Q of every action, [B, A], likewise."""
+        return self._values(self.target, obs)
+
+    def _values(self, network: _Values, obs: Any) -> Tensor:
+        rest, mask = split_mask(obs) if self.masks_actions else (obs, None)
+        values: Tensor = network(rest)
+        if mask is None:
+            return values
+        allowed: Tensor = masked(values, mask)
+        return allowed
 
 
 class _Values(nn.Module):

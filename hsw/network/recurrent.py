@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from hsw.bounds import Range
-from hsw.network.actor_critic import Memory, Policy
+from hsw.network.actor_critic import Memory, Policy, seen_space
 from hsw.network.distribution import DistributionChoice, make_distribution
 from hsw.network.encoder import Encoder, describe_encoder, make_encoder
 from hsw.network.layers import orthogonal
-from hsw.spaces import SpaceLike, leaves, read_space, tree_map
+from hsw.spaces import SpaceLike, leaves, read_space, split_mask, tree_map
 
 
 class RecurrentMemory(Memory):
@@ -67,7 +67,8 @@ class RecurrentActorCritic(Policy):
         distribution: DistributionChoice = "auto",
     ) -> None:
         super().__init__()
-        self.observation_space, self.action_space = read_space(observation_space), read_space(action_space)
+        self.observation_space, self.masks_actions = seen_space(observation_space)
+        self.action_space = read_space(action_space)
         self.distribution = make_distribution(self.action_space, distribution)
         self.encoder = make_encoder(encoder, self.observation_space, hidden_sizes, activation)
         self.last_action_reward = last_action_reward
@@ -98,10 +99,13 @@ class RecurrentActorCritic(Policy):
             memory: Of these environments; None acts as at an episode's start.
         """
         own = memory if isinstance(memory, RecurrentMemory) else self.initial_memory(len(next(leaves(obs))))
-        x = self._inputs(obs, own.last_actions, own.last_rewards, own.starts)
+        seen, mask = split_mask(obs) if self.masks_actions else (obs, None)
+        x = self._inputs(seen, own.last_actions, own.last_rewards, own.starts)
         if self.lstm is not None:
             x, own.core = self._step(x, own.starts, own.core)
-        actions, log_probs = self.distribution.choose(self.policy_head(x), deterministic)
+        params: Tensor = self.policy_head(x)
+        params = params if mask is None else self.distribution.masked(params, mask)
+        actions, log_probs = self.distribution.choose(params, deterministic)
         return actions, {"log_probs": log_probs}
 
     def unroll(
@@ -118,6 +122,7 @@ class RecurrentActorCritic(Policy):
             The distribution's parameters, [T, B, P], and the values, [T, B].
         """
         num_steps, num_envs = starts.shape
+        obs, mask = split_mask(obs) if self.masks_actions else (obs, None)
         flat_obs = tree_map(lambda part: part.flatten(0, 1), obs)
         flat = flat_obs, last_actions.flatten(0, 1), last_rewards.flatten(), starts.flatten()
         x = torch.unflatten(self._inputs(*flat), 0, (num_steps, num_envs))
@@ -127,7 +132,9 @@ class RecurrentActorCritic(Policy):
                 row, core = self._step(x[t], starts[t], core)
                 rows.append(row)
             x = torch.stack(rows)
-        return self.policy_head(x), self.value_head(x).squeeze(-1)
+        params: Tensor = self.policy_head(x)
+        params = params if mask is None else self.distribution.masked(params, mask)
+        return params, self.value_head(x).squeeze(-1)
 
     def _inputs(self, obs: Any, last_actions: Tensor, last_rewards: Tensor, starts: Tensor) -> Tensor:
         features: Tensor = self.encoder(obs)

@@ -7,6 +7,8 @@ from hsw.storage.her import HerReplayStorage
 from hsw.storage.prioritized import PrioritizedReplayStorage
 from hsw.storage.replay import ReplayStorage
 from hsw.storage.rollout import RolloutStorage
+from hsw.storage.sequences import SequenceRolloutStorage
+from hsw.storage.two_streams import TwoStreamRolloutStorage
 
 __all__ = [
     "DecoupledRolloutStorage",
@@ -15,5 +17,7 @@ __all__ = [
     "PrioritizedReplayStorage",
     "ReplayStorage",
     "RolloutStorage",
+    "SequenceRolloutStorage",
     "Storage",
+    "TwoStreamRolloutStorage",
 ]

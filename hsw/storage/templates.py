@@ -30,8 +30,13 @@ def rollout_template(storage: Any, fields: tuple[str, ...]) -> dict[str, Any]:
     data |= dict.fromkeys(("terminateds", "truncateds", "valid"), Array(one.shape, torch.bool))
     data["obs"] = space_template(storage.observation_space, Axis("rows", steps, plus=1), num_envs)
     data["actions"] = space_template(storage.action_space, rows, num_envs)
+    if "core" in fields:  # of a policy that remembers
+        width = getattr(storage.actor, "core_dim", Axis("core"))
+        data["core"] = Array((*one.shape, width), torch.float32)
     made = dict.fromkeys(("advantages", "returns"), Array((steps, num_envs), torch.float32))
     made["values"] = Array((steps + 1, num_envs), torch.float32)
+    if "intrinsic_values" in fields:  # of a second stream
+        made |= {"intrinsic_values": made["values"], "intrinsic_returns": made["returns"]}
     generator = template_of(storage.generator.get_state())
     return {"data": AllOrNone(data), "made": AllOrNone(made), "generator": generator}
 

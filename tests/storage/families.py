@@ -11,7 +11,7 @@ import torch
 from gymnasium.spaces import Box, Dict, Discrete
 
 from hsw.spaces import space_config, tree_map
-from hsw.storage import DistributedStorage, HerReplayStorage, ReplayStorage, Storage
+from hsw.storage import DistributedStorage, HerReplayStorage, ReplayStorage, SequenceRolloutStorage, Storage
 from tests.helpers import ACTION_SPACES, OBS_SPACES, draw, tensors, transition
 
 NUM_STEPS, NUM_ENVS = 5, 3
@@ -20,7 +20,7 @@ GOAL_SPACES = {
     "goals": Dict({"observation": OBS_SPACES["box"], "achieved_goal": GOAL, "desired_goal": GOAL}),
     "cells": Dict({"observation": OBS_SPACES["dict"], "achieved_goal": Discrete(9), "desired_goal": Discrete(9)}),
 }
-ACTOR = SimpleNamespace(value=lambda obs: torch.full((NUM_ENVS,), 7.0))
+ACTOR = SimpleNamespace(value=lambda obs, *core: torch.full((NUM_ENVS,), 7.0), advance=lambda obs, core: core)
 
 
 def negative_distance(achieved: Any, desired: Any, info: Any) -> Any:
@@ -65,6 +65,17 @@ class Rollouts:
     def count(self, storage: Any) -> int:
         """Transitions stored."""
         return storage.get_all_buffer_data()["rewards"].numel()
+
+
+class Sequences(Rollouts):
+    def rows(self, obs: str, action: str, count: int = NUM_STEPS) -> list[dict[str, Any]]:
+        rows = super().rows(obs, action, count)
+        return [{**row, "core": torch.stack([row["core"], -row["core"]], -1)} for row in rows]
+
+    def expected(self, rows: list[dict[str, Any]], t: int, n: int) -> dict[str, Any]:
+        expected = super().expected(rows, t, n)
+        expected.pop("core")  # one for each sequence: tests/storage/test_sequences.py
+        return expected
 
 
 class Replays(Rollouts):
@@ -132,7 +143,13 @@ class Slots(Rollouts):
 
 
 def family(kind: type[Storage]) -> Rollouts:
-    families = {HerReplayStorage: HerReplays, ReplayStorage: Replays, DistributedStorage: Slots, Storage: Rollouts}
+    families = {
+        HerReplayStorage: HerReplays,
+        ReplayStorage: Replays,
+        DistributedStorage: Slots,
+        SequenceRolloutStorage: Sequences,
+        Storage: Rollouts,
+    }
     return next(found(kind) for base, found in families.items() if issubclass(kind, base))
 
 
