@@ -137,8 +137,13 @@ def _one(rng: random.Random, tensor: torch.Tensor, value: float) -> torch.Tensor
     changed = tensor.clone().flatten()
     if len(changed):
         whole = int(value) % 100 if math.isfinite(value) else 7
-        changed[rng.randrange(len(changed))] = float(value) if tensor.is_floating_point() else whole
+        changed[rng.randrange(len(changed))] = _fitting(value, tensor.dtype) if tensor.is_floating_point() else whole
     return changed.reshape(tensor.shape)
+
+
+def _fitting(value: float, dtype: torch.dtype) -> float:
+    """A number, the largest of its dtype where it is larger."""
+    return float(value) if not math.isfinite(value) else max(min(value, torch.finfo(dtype).max), torch.finfo(dtype).min)
 
 
 def sign(checkpoint: Path, manifest: dict[str, Any], files: bool = True) -> None:
