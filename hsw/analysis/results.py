@@ -243,7 +243,7 @@ def _read_versions(run: RunResult) -> None:
 
 def _versions_of(session: dict[str, Any]) -> dict[str, str]:
     """What a session ran with, as text; of the user's repository its commit."""
-    beside = ("command", "began", "repository")
+    beside = ("command", "began", "repository", "settings")
     versions = {key: str(value) for key, value in session.items() if key not in beside}
     repository = session.get("repository")
     if isinstance(repository, dict) and "commit" in repository:
