@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 from hsw.cli.main import Parser, run_main
@@ -31,7 +32,8 @@ def main() -> None:
     from hsw.run.watched import guarded
 
     with guarded():  # an environment may hang in C, where no alarm reaches it
-        result = verify(options.pop("folder"), **options, say=lambda line: print(line, file=sys.stderr, flush=True))
+        say = partial(print, file=sys.stderr, flush=True) if sys.stderr.isatty() else lambda line: None
+        result = verify(options.pop("folder"), **options, say=say)
     print(json.dumps(result))
     refuse_different(result)
 

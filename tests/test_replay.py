@@ -47,7 +47,7 @@ def replayed(folder: Path, *arguments: object) -> Any:
 )
 def test_the_state_at_random_steps_is_that_of_a_run_stopped_there(recipe: str, made: Any, tmp_path: Path) -> None:
     folder = made(recipe)
-    steps = sorted(random.Random(recipe).sample(range(3, 120), 5))
+    steps = sorted(4 * row for row in random.Random(recipe).sample(range(1, 30), 5))  # each in a row of its own
     stopped = []
     with agent_of(*tiny_run(recipe), *KEPT, folder=tmp_path / "stopped") as agent:
         for step in steps:

@@ -36,7 +36,7 @@ class StopAt(StopSignals):
         super().__init__()
 
     @property
-    def requested(self) -> int | None:  # type: ignore[override]
+    def requested(self) -> int | None:
         if self._told is None and not self.reached:
             self.reached = self._here()
         return signal.SIGTERM if self.reached and self._told is None else self._told

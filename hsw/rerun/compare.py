@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,8 @@ from torch import Tensor
 from hsw.append_log import AppendLog
 
 
-class Difference(NamedTuple):
+@dataclass(frozen=True)
+class Difference:
     """One place where what is saved is not what the rerun has.
 
     Attributes:

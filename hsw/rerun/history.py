@@ -92,6 +92,15 @@ class History:
             "budget, or do not say which; their checkpoints are gone (checkpoint_keep keeps more)"
         )
 
+    def readable(self, kept: Kept) -> dict[str, Any] | None:
+        """A checkpoint's state; one that cannot be read is left out from then on, and that is a problem."""
+        try:
+            return read_state(kept.path)[0]
+        except CorruptError as error:
+            self.problems.append(str(error))
+            self.kept.remove(kept)
+            return None
+
     @contextlib.contextmanager
     def trusting(self) -> Iterator[None]:
         """Within this context nothing is imported but what the command line trusts."""
@@ -140,12 +149,10 @@ def _why_inexact(history: History) -> str | None:
     """Build the run once, with its newest checkpoint that can be read, and ask its parts."""
     config = history.config
     if config.learners > 1:
-        for kept in list(history.kept):
-            _readable(history, kept)
         return f"{config.learners} learners trained together, and here is one"
     while history.kept:
         newest = history.kept[-1]
-        if state := _readable(history, newest):
+        if state := history.readable(newest):
             break
     else:
         detail = f": {history.problems[-1]}" if history.problems else ""
@@ -158,16 +165,6 @@ def _why_inexact(history: History) -> str | None:
         why, exact = type(agent).inexact, agent.env.exact
         agent.env.close()
     return why or (None if exact else "its environments cannot be restored, and begin fresh episodes")
-
-
-def _readable(history: History, kept: Kept) -> dict[str, Any] | None:
-    """A checkpoint's state; one that cannot be read is left out from then on, and that is a problem."""
-    try:
-        return read_state(kept.path)[0]
-    except CorruptError as error:
-        history.problems.append(str(error))
-        history.kept.remove(kept)
-        return None
 
 
 def read_rows(folder: Path) -> tuple[list[tuple[int, dict[str, Any]]], list[str]]:

@@ -17,6 +17,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from hsw.agent import Agent
 from hsw.errors import ConfigError, CorruptError, NonFiniteError
 from hsw.rerun.again import again, run_until
+from hsw.rerun.compare import differences
 from hsw.rerun.history import read_history
 from hsw.rerun.updates import named_parameters, named_parts, tensors_of
 from hsw.run.checkpoint import read_state
@@ -84,7 +85,7 @@ class Tracer:
 
     def _mark(self, output: Tensor, name: str, kind: str) -> None:
         """Watch the backward pass of every operation that made a tensor and that no layer within this one has."""
-        left = [output.grad_fn]
+        left: list[Any] = [output.grad_fn]  # a node's metadata is a dict, which torch's types call a method
         while left:
             node = left.pop()
             if node is None or _MARK in node.metadata or node.name().endswith("AccumulateGrad"):
@@ -168,15 +169,15 @@ def find_nonfinite(folder: Path, allow: Any = (), device: str | None = None) -> 
             sentence = str(error).partition("; its batch is in")[0]
         else:
             raise CorruptError(
-                f"the rerun from {begun or 'the start'} comes to step {agent.step:,} and all its numbers are finite; on "
-                "another machine, or with other versions, it may go another way"
+                f"the rerun from {begun or 'the start'} comes to step {agent.step:,} and all its numbers are finite; "
+                "on another machine, or with other versions, it may go another way"
             )
         place = temporary / f"nonfinite-{agent.step}"
         batch = tensors_of(read_state(place)[0]) if place.is_dir() else {}
         kept = folder / f"nonfinite-{agent.step}"
         same = _same(batch, tensors_of(read_state(kept)[0])) if batch and kept.is_dir() else None
-        found = {"step": agent.step, "from": str(begun) if begun else "the start", "error": sentence}
-        return {**found, **tracer.finding(), "batch_is_the_saved_one": same, "batch": batch}
+        where = {"step": agent.step, "from": str(begun) if begun else "the start", "error": sentence}
+        return {**where, **tracer.finding(), "batch_is_the_saved_one": same, "batch": batch}
 
 
 def _has_checkpoint(folder: Path) -> bool:
@@ -184,9 +185,7 @@ def _has_checkpoint(folder: Path) -> bool:
 
 
 def _same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    return one.keys() == other.keys() and all(
-        torch.equal(one[key].nan_to_num(), other[key].nan_to_num()) for key in one
-    )
+    return not list(differences(one, other))
 
 
 def _finite(tensor: Tensor) -> bool:

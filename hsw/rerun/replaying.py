@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from hsw.rerun.updates import UpdateRecord, named_parameters
 from hsw.run.folder import write_whole
 from hsw.run.packed import split
 
+log = logging.getLogger("hsw")
 _LONGEST_VIDEO = 10_000  # frames
 
 
@@ -121,8 +123,10 @@ def _before(history: History, step: int, before_update: bool) -> Kept | None:
     Raises:
         ConfigError: If what follows it would not be what the run did.
     """
-    kept = [one for one in history.kept if one.step < step or (one.step == step and not before_update)]
-    begun = kept[-1] if kept else None
+    fits = [one for one in history.kept if one.step < step or (one.step == step and not before_update)]
+    begun = next((one for one in reversed(fits) if history.readable(one)), None)
+    for problem in history.problems:
+        log.warning("%s", problem)
     if history.inexact and not (begun and begun.step == step):
         steps = ", ".join(str(one.step) for one in history.kept)
         raise ConfigError(

@@ -9,7 +9,7 @@ from typing import Any
 
 from hsw.errors import HswError
 from hsw.rerun.again import again, place_of, run_until
-from hsw.rerun.compare import Difference, differences, digest, figures
+from hsw.rerun.compare import differences, digest, figures
 from hsw.rerun.history import History, Kept, read_rows
 from hsw.run.checkpoint import list_checkpoints, load_newest, read_meta, read_state
 
@@ -104,7 +104,8 @@ def _compared(history: History, segment: Segment) -> Iterator[str]:
             rerun = {key: rerun.get(key) for key in saved}
         if place_of(rerun) != place:
             came = "stops at" if reached else "ends at"
-            yield f"the rerun does not come to where {end} was taken: it {came} step {rerun['step']:,}, in other episodes"
+            where = f"it {came} step {rerun['step']:,}, in other episodes"
+            yield f"the rerun does not come to where {end} was taken: {where}"
         segment.saved, segment.rerun, segment.numbers = digest(saved), digest(rerun), _count(saved)
         for difference in differences(saved, rerun):
             yield f"{end}: {difference}"
@@ -126,10 +127,7 @@ def _rows_compared(history: History, segment: Segment, rows: list[dict[str, Any]
     for (number, row), other in zip(saved, rows, strict=False):
         one, two = figures(row), figures(other)
         if one != two:
-            names = [
-                name for name in [*one, *(name for name in two if name not in one)] if one.get(name) != two.get(name)
-            ]
-            told = [str(Difference(name, None, one.get(name, "missing"), two.get(name, "missing"))) for name in names]
+            told = [str(difference) for difference in differences(one, two)]
             more = f", and {len(told) - 3} more" if len(told) > 3 else ""
             yield f"row {number} of metrics.jsonl (step {row['step']:,}): {', '.join(told[:3])}{more}"
     for number, row in saved[len(rows) :]:
@@ -147,10 +145,8 @@ def _best_compared(history: History, folder: Path) -> Iterator[str]:
     paths = [place / f"{found[-1]:06d}" for place, found in zip(places, numbers, strict=True)]
     metas = [read_meta(path) for path in paths]
     if metas[0].get("step") == metas[1].get("step"):
-        saved, rerun = (read_state(path)[0] for path in paths)
-        for difference in differences(
-            {**saved, "score": metas[0].get("score")}, {**rerun, "score": metas[1].get("score")}
-        ):
+        pair = [{**read_state(path)[0], "score": meta.get("score")} for path, meta in zip(paths, metas, strict=True)]
+        for difference in differences(pair[0], pair[1]):
             yield f"best (step {metas[0]['step']:,}): {difference}"
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import fields, is_dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -35,11 +35,8 @@ def parts_of(agent: Agent) -> dict[str, nn.Module]:
 
 def named_parameters(agent: Agent) -> dict[str, nn.Parameter]:
     """All parameters that an agent trains, by name."""
-    found = {
-        f"{name}.{inner}": parameter
-        for name, part in parts_of(agent).items()
-        for inner, parameter in part.named_parameters()
-    }
+    parts = parts_of(agent).items()
+    found = {f"{name}.{inner}": parameter for name, part in parts for inner, parameter in part.named_parameters()}
     own = {f"algorithm.{key}": value for key, value in vars(agent.algorithm).items() if isinstance(value, nn.Parameter)}
     return {**found, **own}
 
@@ -86,7 +83,7 @@ class UpdateRecord:
         self._instead(agent.algorithm, "update", self._updated(agent.algorithm.update))
         for parameter in named_parameters(agent).values():
             if parameter.requires_grad:
-                stack.callback(parameter.register_post_accumulate_grad_hook(self._accumulated).remove)
+                stack.callback(cast(Any, parameter).register_post_accumulate_grad_hook(self._accumulated).remove)
         stack.callback(register_optimizer_step_pre_hook(self._stepped).remove)
         return self
 

@@ -59,6 +59,8 @@ def verify(
     with contextlib.closing(UnownedFolder(folder)) as held:
         held.hold()
         history = read_history(folder, allow, device)
+        for kept in list(history.kept):
+            history.readable(kept)
         problems = [*history.problems, *_check_best(folder)]
         found = segments_of(history)
         chosen = [] if history.inexact else _drawn(found, segments, seed)
