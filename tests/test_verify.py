@@ -10,10 +10,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from hsw import verify
+from hsw.analysis.tables import FORMATS
+from hsw.report import report
 from hsw.rerun.again import StopAt
 from hsw.rerun.compare import differences, digest
 from hsw.run.checkpoint import read_state, write_state
@@ -70,7 +73,7 @@ def test_a_run_is_verified_and_its_folder_is_left_as_it_was(recipe: str, made: A
 
 
 def changed_weight(folder: Path, number: int, key: str = "policy", index: int = 3) -> str:
-    """Change one weight of a checkpoint and sign it again. Returns the weight's name."""
+    """Change one weight of a checkpoint and sign it again. Returns its name and index."""
     path = sorted((folder / "checkpoints").glob("0*"))[number]
     state, meta = read_state(path)
     name = next(name for name, tensor in state[key].items() if tensor.is_floating_point() and tensor.numel() > index)
@@ -78,7 +81,8 @@ def changed_weight(folder: Path, number: int, key: str = "policy", index: int = 
     rows_before = json.loads((path / "manifest.json").read_text())["rows"]
     write_state(path, state, meta)
     assert set(json.loads((path / "manifest.json").read_text())["rows"]) == set(rows_before)
-    return str(name)
+    place = np.unravel_index(index, state[key][name].shape)
+    return f"{key}/{name}[{', '.join(map(str, place))}]"
 
 
 @pytest.mark.parametrize(("recipe", "number"), [("ppo", 1), ("sac", -1)])
@@ -89,7 +93,7 @@ def test_one_weight_that_was_changed_is_named(recipe: str, number: int, made: An
         "step"
     ]
     result = verified(folder)
-    assert result.refused(7, f"policy/{name}[0, 3]", f"step {step}", "1 of its")
+    assert result.refused(7, name, f"step {step}", "1 of its")
     assert json.loads((folder / "verified.json").read_text())["verified"] is False
 
 
@@ -185,6 +189,22 @@ def test_another_version_is_the_probable_cause_of_a_difference(made: Any, tmp_pa
     (folder / "versions.json").write_text(json.dumps(sessions))
     changed_weight(folder, -1)
     assert verified(folder).refused(7, "probable cause", "torch 1.2.3 there")
+
+
+def test_the_report_shows_what_was_verified_for_as_long_as_it_holds(made: Any, tmp_path: Path) -> None:
+    folder = made("ppo", tmp_path)
+    assert report([folder], curves=False).studies[0].runs[0].verified is None
+    assert verified(folder, "--segments", "1").code == 0
+    shown = report([folder], curves=False)
+    number = len(list((folder / "checkpoints").glob("0*")))
+    words = f"1 of {number} segments to step {rows(folder)[-1]['step']} come out bit for bit"
+    assert shown.studies[0].runs[0].verified == words
+    assert all(words in FORMATS[kind](shown) for kind in ("md", "csv", "json"))
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 999}\n')
+    assert "has changed" in str(report([folder], curves=False).studies[0].runs[0].verified)
+    (folder / "verified.json").write_text('{"segments": [3]}')
+    assert report([folder], curves=False).studies[0].runs[0].verified == "verified.json cannot be read"
 
 
 def test_a_run_that_is_under_way_is_refused(tmp_path: Path) -> None:

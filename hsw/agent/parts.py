@@ -71,7 +71,6 @@ class Parts:
     """
 
     needs: ClassVar[Mapping[str, type]] = {"policy": ActingPolicy, "algorithm": Learner, "storage": Memory}
-    inexact: ClassVar[str | None] = None  # why a run of this loop does not go the same way twice, if it does not
 
     def __init__(
         self,
@@ -147,11 +146,6 @@ class Parts:
     def session(self) -> int:
         """How often the run has been started, resumes included."""
         return self.services.session
-
-    @property
-    def owes_updates(self) -> bool:
-        """Whether the steps that were taken are worth an update that is still to come, or under way."""
-        return False
 
     @property
     def last_score(self) -> float | None:
