@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import shutil
@@ -16,10 +17,12 @@ import torch
 
 from hsw import verify
 from hsw.analysis.tables import FORMATS
+from hsw.errors import ConfigError
 from hsw.report import report
 from hsw.rerun.again import StopAt
 from hsw.rerun.compare import differences, digest
 from hsw.run.checkpoint import read_state, write_state
+from hsw.run.folder import RunFolder, UnownedFolder
 from tests.runs import ROOT, call, rows, run_dir, start, tiny_run, wait_for
 
 KEPT = ("checkpoint_interval=50", "checkpoint_keep=10", "eval_interval=60")
@@ -216,6 +219,37 @@ def test_a_run_that_is_under_way_is_refused(tmp_path: Path) -> None:
     finally:
         process.kill()
         process.communicate()
+
+
+def test_nobody_goes_on_with_a_run_while_it_is_verified(made: Any, tmp_path: Path) -> None:
+    folder = made("ppo", tmp_path)
+    with contextlib.closing(UnownedFolder(folder)) as held, contextlib.closing(UnownedFolder(folder)) as other:
+        held.hold()
+        other.hold()
+        with pytest.raises(ConfigError, match="in use"):
+            RunFolder(folder)
+    RunFolder(folder).close()
+
+
+def test_rows_after_the_last_checkpoint_of_a_killed_run_are_verified(made: Any, tmp_path: Path) -> None:
+    folder = made("ppo", tmp_path)
+    kept = sorted((folder / "checkpoints").glob("0*"))
+    for path in kept[1:]:
+        shutil.rmtree(path)
+    told = json.loads(verified(folder).out)
+    assert (told["verified"], told["segments"][-1]["to"]) == (True, None)
+    assert sum(one["rows"] for one in told["segments"]) == len(rows(folder))
+    text = (folder / "metrics.jsonl").read_text()
+    (folder / "metrics.jsonl").write_text(text.replace('"eval/length": ', '"eval/length": 1'))
+    assert verified(folder).refused(7, "eval/length is 1")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["ppo", "daac", "sac", "her_sac", "impala"])
+def test_a_run_of_an_older_hsw_is_verified_or_refused_in_a_sentence(recipe: str, tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "tests" / "data" / "runs-0.1.0" / recipe, tmp_path / "run")
+    result = verified(tmp_path / "run")
+    assert result.code == 0 or result.refused(7, "not verified")
 
 
 def test_a_link_in_place_of_the_result_is_refused(made: Any, tmp_path: Path) -> None:

@@ -124,16 +124,18 @@ def _rows_compared(history: History, segment: Segment, rows: list[dict[str, Any]
     saved = [*(first[-at_begin:] if at_begin else []), *inner, *last[:at_end]]
     segment.rows = len(saved)
     rows = rows if segment.end else rows[: len(saved)]  # a killed run may not have logged all of its last step
-    for (number, row), other in zip(saved, rows, strict=False):
-        one, two = figures(row), figures(other)
-        if one != two:
-            told = [str(difference) for difference in differences(one, two)]
-            more = f", and {len(told) - 3} more" if len(told) > 3 else ""
-            yield f"row {number} of metrics.jsonl (step {row['step']:,}): {', '.join(told[:3])}{more}"
-    for number, row in saved[len(rows) :]:
-        yield f"row {number} of metrics.jsonl (step {row['step']:,}) does not come out of the rerun"
-    for row in rows[len(saved) :]:
-        yield f"a row of step {row['step']:,} comes out of the rerun, and metrics.jsonl has none"
+    while saved or rows:
+        if not saved or (rows and saved[0][1]["step"] > rows[0]["step"]):
+            yield f"a row of step {rows.pop(0)['step']:,} comes out of the rerun, and metrics.jsonl has none"
+            continue
+        number, row = saved.pop(0)
+        name = f"row {number} of metrics.jsonl (step {row['step']:,})"
+        if not rows or row["step"] < rows[0]["step"]:
+            yield f"{name} does not come out of the rerun"
+            continue
+        told = [str(difference) for difference in differences(figures(row), figures(rows.pop(0)))]
+        if told:
+            yield f"{name}: {', '.join(told[:3])}{f', and {len(told) - 3} more' if len(told) > 3 else ''}"
 
 
 def _best_compared(history: History, folder: Path) -> Iterator[str]:
