@@ -43,7 +43,7 @@ def replayed(folder: Path, *arguments: object) -> Any:
 
 
 @pytest.mark.parametrize(
-    "recipe", ["ppo", "her_sac", *(pytest.param(one, marks=pytest.mark.slow) for one in ("daac", "sac"))]
+    "recipe", ["ppo", *(pytest.param(one, marks=pytest.mark.slow) for one in ("daac", "sac", "her_sac"))]
 )
 def test_the_state_at_random_steps_is_that_of_a_run_stopped_there(recipe: str, made: Any, tmp_path: Path) -> None:
     folder = made(recipe)
@@ -61,7 +61,7 @@ def test_the_state_at_random_steps_is_that_of_a_run_stopped_there(recipe: str, m
             assert differences(state, stored_and_loaded(here.agent.state_dict(), tmp_path / "replayed")) == []
 
 
-@pytest.mark.parametrize("recipe", ["ppo", "sac"])
+@pytest.mark.parametrize("recipe", ["ppo", pytest.param("sac", marks=pytest.mark.slow)])
 def test_the_state_at_a_checkpoints_step_is_the_checkpoint(recipe: str, made: Any, tmp_path: Path) -> None:
     shutil.copytree(made(recipe), tmp_path / "run")
     path = sorted((tmp_path / "run" / "checkpoints").glob("0*"))[1]
@@ -89,7 +89,7 @@ def test_the_summary_tells_where_the_step_is(made: Any) -> None:
     assert "step 41 lies within a row of 2 environments" in told["where"]
 
 
-@pytest.mark.parametrize("recipe", ["ppo", "sac"])
+@pytest.mark.parametrize("recipe", ["ppo", pytest.param("sac", marks=pytest.mark.slow)])
 def test_the_update_that_followed_is_that_of_the_run(recipe: str, made: Any, tmp_path: Path) -> None:
     """Its figures are those that the run logged, and its gradients those of the loss at its minibatch."""
     folder = made(recipe)
@@ -109,6 +109,7 @@ def test_the_update_that_followed_is_that_of_the_run(recipe: str, made: Any, tmp
         assert {"algorithm.log_alpha", "policy.actor.layers.0.weight"} <= set(norms)
 
 
+@pytest.mark.slow
 def test_a_later_minibatch_has_gradients_of_its_own(made: Any) -> None:
     with moment(made("ppo"), 20) as here:
         first, _ = record_update(here.agent)
@@ -141,6 +142,7 @@ def test_nothing_is_written_into_the_run_folder(made: Any) -> None:
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_no_way_twice_is_replayed_at_its_checkpoints_alone(tmp_path: Path) -> None:
     assert call(*tiny_run("impala"), "checkpoint_interval=64", run_dir(tmp_path)).code == 0
     step = read_meta(sorted((tmp_path / "checkpoints").glob("0*"))[0])["step"]
@@ -148,6 +150,7 @@ def test_a_run_that_goes_no_way_twice_is_replayed_at_its_checkpoints_alone(tmp_p
     assert json.loads(replayed(tmp_path, "--step", step).out)["step"] == step
 
 
+@pytest.mark.slow
 def test_a_prompt_has_the_agent_in_it(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     import code
 
@@ -223,6 +226,7 @@ def test_the_layer_that_made_the_first_nan_is_named(way: str, tmp_path: Path) ->
     assert sys.modules["tests.test_replay"]
 
 
+@pytest.mark.slow
 def test_weights_that_a_step_made_infinite_are_named(tmp_path: Path) -> None:
     assert call(*tiny_run("sac"), "algorithm.lr=1e38", "checkpoint_interval=10", run_dir(tmp_path)).code == 4
     told = json.loads(replayed(tmp_path, "--nonfinite").out)

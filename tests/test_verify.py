@@ -56,7 +56,7 @@ def fingerprints(folder: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     "recipe",
-    ["ppo", "sac", *(pytest.param(name, marks=pytest.mark.slow) for name in ("daac", "her_sac", "dqn", "td3", "a2c"))],
+    ["ppo", *(pytest.param(name, marks=pytest.mark.slow) for name in ("daac", "sac", "her_sac", "dqn", "td3", "a2c"))],
 )
 def test_a_run_is_verified_and_its_folder_is_left_as_it_was(recipe: str, made: Any, tmp_path: Path) -> None:
     folder = made(recipe, tmp_path)
@@ -100,6 +100,7 @@ def test_one_weight_that_was_changed_is_named(recipe: str, number: int, made: An
     assert json.loads((folder / "verified.json").read_text())["verified"] is False
 
 
+@pytest.mark.slow
 def test_a_segment_that_begins_with_a_changed_checkpoint_says_so(made: Any, tmp_path: Path) -> None:
     folder = made("ppo", tmp_path)
     changed_weight(folder, -2)
@@ -172,12 +173,14 @@ def test_a_run_that_goes_no_way_twice_says_why_and_is_checked_as_far_as_it_can_b
     assert "the newest one loads" in told["checked"]
 
 
+@pytest.mark.slow
 def test_environments_that_cannot_be_restored_are_said(tmp_path: Path) -> None:
     pytest.importorskip("envpool")
     assert call(*tiny_run("ppo"), *KEPT, "env.backend=native", run_dir(tmp_path)).code == 0
     assert "cannot be restored" in json.loads(verified(tmp_path).out)["inexact"]
 
 
+@pytest.mark.slow
 def test_rows_out_of_order_are_named_also_where_nothing_can_be_run_again(made: Any, tmp_path: Path) -> None:
     folder = made("impala", tmp_path)
     lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
@@ -185,6 +188,7 @@ def test_rows_out_of_order_are_named_also_where_nothing_can_be_run_again(made: A
     assert verified(folder).refused(7, "of metrics.jsonl is of step", "after one of step")
 
 
+@pytest.mark.slow
 def test_another_version_is_the_probable_cause_of_a_difference(made: Any, tmp_path: Path) -> None:
     folder = made("ppo", tmp_path)
     sessions = json.loads((folder / "versions.json").read_text())
@@ -210,6 +214,7 @@ def test_the_report_shows_what_was_verified_for_as_long_as_it_holds(made: Any, t
     assert report([folder], curves=False).studies[0].runs[0].verified == "verified.json cannot be read"
 
 
+@pytest.mark.slow
 def test_a_run_that_is_under_way_is_refused(tmp_path: Path) -> None:
     process = start(*tiny_run("ppo"), *KEPT, run_dir(tmp_path / "run"), "num_train_steps=10000000")
     try:
