@@ -35,6 +35,8 @@ from hsw.seeding import ENV, EVAL_ENV, derive_seed, rank_seed, seed_everything
 from hsw.spaces import SpaceSpec, policy_space, read_space, space_config
 from hsw.template import StateError
 
+SESSION = ("num_train_steps", "checkpoint_interval", "device", "threads")  # what a session may have of its own
+
 
 def make_run(
     config: DictConfig, folder: RunFolder, resume: bool = False, recorded: dict[str, Any] | None = None
@@ -65,7 +67,7 @@ def make_run(
     try:
         saved: Any = {**cast(Any, OmegaConf.to_container(config, resolve=True)), "resume": None}
         folder.write_text("config.yaml", OmegaConf.to_yaml(OmegaConf.create(saved)))
-        record_session(folder.path, resume)
+        record_session(folder.path, resume, {key: config[key] for key in SESSION})
     except BaseException:
         agent.env.abandon()
         raise

@@ -167,6 +167,7 @@ def _report_study(
                 seconds=run.seconds,
                 speed=run.speed,
                 score=run.score,
+                verified=run.verified,
                 notes=run.notes + [why for why in (left_out.get(run.name),) if why is not None and why != run.status],
             )
             for run in runs

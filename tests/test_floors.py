@@ -34,9 +34,9 @@ FLOORS = [
     {"config"},
     {"cli"},
     {"sweep", "build"},
-    {"trained", "learners", "done"},
+    {"trained", "learners", "done", "rerun"},
 ]
-KNOW_HYDRA = {"config", "cli", "sweep", "build", "trained", "learners", *ENTRY}
+KNOW_HYDRA = {"config", "cli", "sweep", "build", "trained", "learners", "rerun", *ENTRY}
 
 
 def imports(path):

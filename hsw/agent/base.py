@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ class Agent(Parts, ABC):
     """A loop: collect, update, log. It knows no algorithm. Arguments as in Parts."""
 
     num_train_steps: int | None = None  # the config's budget, of an agent that was made of one
+    inexact: ClassVar[str | None] = None  # why a run of this loop does not go the same way twice, if it does not
     _in_step = False  # the ranks' weights were compared after updates
 
     @classmethod
@@ -40,6 +41,11 @@ class Agent(Parts, ABC):
     @abstractmethod
     def _iterate(self) -> dict[str, float]:
         """Collect and update once. Returns figures to log."""
+
+    @property
+    def owes_updates(self) -> bool:
+        """Whether the steps that were taken are worth an update that is still to come, or under way."""
+        return False
 
     def train(self, num_train_steps: int | None = None) -> dict[str, Any] | None:
         """Train until the budget of valid environment steps is spent, or a callback asks to stop.

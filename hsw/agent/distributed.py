@@ -67,6 +67,7 @@ class DistributedAgent(Agent):
     """
 
     needs: ClassVar[Mapping[str, type]] = {"policy": ActorPolicy, "algorithm": Learner, "storage": ActorMemory}
+    inexact = "its actors are not in step with its learner"
     storage: ActorMemory
 
     @classmethod

@@ -66,7 +66,7 @@ class OffPolicyAgent(Agent):
     def _iterate(self) -> dict[str, float]:
         while True:
             # An interrupted run comes back here, with the updates first that it owes.
-            while self._updates < int(self.updates_per_step * (self.step - self.num_warmup_steps)):
+            while self.owes_updates:
                 self.check_stop()
                 self._update()
                 self._clock.lap("learning")
@@ -75,6 +75,10 @@ class OffPolicyAgent(Agent):
             self.check_stop()
             self._collect_row()
             self._clock.lap("collecting")
+
+    @property
+    def owes_updates(self) -> bool:
+        return self._updates < int(self.updates_per_step * (self.step - self.num_warmup_steps))
 
     def _collect_row(self) -> None:
         self._set_mode(False)

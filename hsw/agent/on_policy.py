@@ -82,6 +82,10 @@ class OnPolicyAgent(Agent):
         self._show_progress()
         return {f"learn/{name}": value for name, value in info.items()}
 
+    @property
+    def owes_updates(self) -> bool:
+        return self.storage.full
+
     def _collect(self) -> None:
         self._set_mode(False)
         with self.policy.acting(), torch.no_grad():

@@ -106,6 +106,7 @@ class RunRow:
     speed: float | None
     score: float | None
     notes: list[str]
+    verified: str | None = None
 
 
 @dataclass

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hsw.analysis.verified import read_verified
 from hsw.bounded_yaml import MAX_BYTES, parse
 from hsw.directory import Directory, lines_of, read_file
 from hsw.errors import ConfigError, CorruptError
@@ -53,6 +54,7 @@ class RunResult:
         steps, seconds: Of its last row.
         speed: Steps per second while it trained, of the median row.
         evaluations, training: The metric over time.
+        verified: What a rerun of it has shown, in words; None if there was none.
         score: Of the last evaluation, which is a finished run's only if it is the one at its end.
     """
 
@@ -73,6 +75,7 @@ class RunResult:
     evaluations: list[Point] = field(default_factory=list)
     training: list[Point] = field(default_factory=list)
     score: float | None = None
+    verified: str | None = None
 
 
 def find_studies(folders: Iterable[Path]) -> dict[Path, list[Path]]:
@@ -154,7 +157,7 @@ def read_run(path: Path, metric: str = "return", name: str | None = None) -> Run
             faults.append(f"cannot read {error.filename}: {error.strerror}")
         except (CorruptError, ValueError, RecursionError) as error:  # what is not UTF-8 is a ValueError too
             faults.append(str(error) or type(error).__name__)
-    told = _told_status(run)
+    told, run.verified = _told_status(run), read_verified(run.path)
     run.notes += faults + ([f"has no {' and no '.join(lacks)}"] if lacks else [])
     budget = run.budget or 0
     ended = run.steps is not None and run.steps >= budget
@@ -243,7 +246,7 @@ def _read_versions(run: RunResult) -> None:
 
 def _versions_of(session: dict[str, Any]) -> dict[str, str]:
     """What a session ran with, as text; of the user's repository its commit."""
-    beside = ("command", "began", "repository")
+    beside = ("command", "began", "repository", "settings")
     versions = {key: str(value) for key, value in session.items() if key not in beside}
     repository = session.get("repository")
     if isinstance(repository, dict) and "commit" in repository:

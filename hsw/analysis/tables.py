@@ -42,7 +42,7 @@ def to_csv(report: Report) -> str:
         "seconds",
         "speed",
     ]
-    columns += [*reached, *better, "run", "seed", "status", "counted", "budget", "score", "notes"]
+    columns += [*reached, *better, "run", "seed", "status", "counted", "budget", "score", "notes", "verified"]
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
@@ -111,6 +111,8 @@ def _about(study: Study) -> list[str]:
     lines = [f"- {len(study.runs)} run folders, of which {counted} count."]
     lines += [f"- Command: {_code(study.command)}."] if study.command else []
     lines.append(f"- Varied besides the seed: {', '.join(varied[:_MOST_VARIED]) + more or 'nothing'}.")
+    for what, runs in _verified(study).items():
+        lines.append(f"- Verified, {_cell(what)}: {_cell(', '.join(runs))}.")
     versions = [f"{key} {values[0]}" for key, values in study.versions.items() if len(values) == 1]
     if versions:
         lines.append(f"- Ran with {_cell(', '.join(versions))}.")
@@ -119,6 +121,15 @@ def _about(study: Study) -> list[str]:
         one = len({tuple(names) for names in study.presets.values()}) == 1
         lines.append(f"- Preset: {_cell(' or '.join(next(iter(study.presets.values()))) if one else '; '.join(told))}.")
     return lines + [f"- Note: {_cell(note)}." for note in study.notes]
+
+
+def _verified(study: Study) -> dict[str, list[str]]:
+    """What reruns have shown, and of which runs."""
+    found: dict[str, list[str]] = {}
+    for run in study.runs:
+        if run.verified is not None:
+            found.setdefault(run.verified, []).append(run.run)
+    return found
 
 
 def _values(key: str, values: Sequence[str]) -> list[str]:

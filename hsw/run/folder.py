@@ -10,6 +10,7 @@ import os
 import socket
 import uuid
 from pathlib import Path
+from typing import BinaryIO
 
 from hsw.directory import Directory, Kind, LinkError
 from hsw.errors import ConfigError, CorruptError, ResourceError
@@ -21,15 +22,22 @@ _LOCK, _OWNER = "run.lock", "run.owner"
 # What a run writes into its folder, and the folders of others that write there by its path.
 _OWN: dict[str, Kind] = {
     **dict.fromkeys(
-        ("metrics.jsonl", "metrics.csv", "train.log", "config.yaml", "versions.json", "status.json", _LOCK), "file"
+        ("metrics.jsonl", "metrics.csv", "train.log", "config.yaml", "versions.json", "status.json", "verified.json"),
+        "file",
     ),
+    _LOCK: "file",
     **dict.fromkeys(("checkpoints", "best", "tensorboard", "wandb", "videos", "mlruns"), "folder"),
 }
 
 _COPIES = ("tensorboard", "wandb", "mlruns")  # where libraries of others write by path
 _DEEPEST = 20  # folders within one of them
 
-_REPLACED = ("config.yaml", "versions.json", "status.json")  # by a new file; the others are written in place
+_REPLACED = (
+    "config.yaml",
+    "versions.json",
+    "status.json",
+    "verified.json",
+)  # by a new file; the others are written in place
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -177,6 +185,7 @@ class UnownedFolder(RunFolder):
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._held: BinaryIO | None = None
         self.directory = Directory.open(path)
         try:
             refuse_links(self.directory)
@@ -184,7 +193,32 @@ class UnownedFolder(RunFolder):
             self.directory.close()
             raise
 
+    def hold(self) -> None:
+        """Keep runs out until it is closed, without writing anything; others may hold it too.
+
+        Raises:
+            ConfigError: If a process owns it.
+        """
+        try:
+            self._held = os.fdopen(self.directory.open_file(_LOCK, os.O_RDONLY), "rb")
+        except FileNotFoundError:  # nobody has run here; it may be a copy
+            self._held = None
+        if self._held is not None:
+            try:
+                fcntl.flock(self._held, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                owner = self._held.read(100).decode(errors="replace").strip() or "unknown"
+                raise ConfigError(f"the run folder {self.path} is in use by process {owner}") from None
+            except OSError:  # it cannot be locked, and run.owner keeps others out
+                pass
+        if self.directory.kind(_OWNER) is not None:
+            owner = self.directory.read(_OWNER, 1000).decode(errors="replace").strip()
+            if not _ended(owner):
+                raise ConfigError(f"the run folder {self.path} is in use by process {owner.partition(' since ')[0]}")
+
     def close(self) -> None:
+        if self._held is not None:
+            self._held.close()
         self.directory.close()
 
 

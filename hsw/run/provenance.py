@@ -38,12 +38,13 @@ _NAMED = re.compile(
 _EXPORTED = re.compile(r"\b([A-Z0-9_]*(?:KEY|TOKEN|SECRET|PASSWORD)[A-Z0-9_]*=)[^\s'\"$]{8,}")
 
 
-def record_session(folder: Path, resume: bool) -> None:
+def record_session(folder: Path, resume: bool, settings: dict[str, Any] | None = None) -> None:
     """Add this session to a run's versions.json: versions, the command, and the repository of the working folder.
 
     Args:
         folder: Of the run.
         resume: Its earlier sessions stay; otherwise what is there was another run's.
+        settings: Those that a session may change and that decide how it goes.
 
     Raises:
         ResourceError: If the disk does not take it.
@@ -53,6 +54,7 @@ def record_session(folder: Path, resume: bool) -> None:
         for path in folder.glob("git-*.diff"):
             path.unlink(missing_ok=True)
     session: dict[str, Any] = {"began": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **versions(PACKAGES)}
+    session |= {"settings": settings} if settings else {}
     session["command"] = [hide_secrets(word) for word in sys.argv]
     with contextlib.suppress(OSError):  # there is no git, or the working folder is gone
         here = Path.cwd()

@@ -6,6 +6,8 @@ import logging
 from pathlib import Path
 from typing import Any, cast
 
+import torch
+
 from hsw.errors import CorruptError, HswError, NonFiniteError, ResourceError
 from hsw.output import Service
 from hsw.ranks import current
@@ -72,6 +74,7 @@ class Run:
         self.signals = StopSignals()
         self.progress = Progress(1, quiet=True)
         self.session = 0  # how often the run has been started
+        self.num_train_steps: int | None = None  # this session's budget, once it has begun
         self.saved_step: int | None = None
         self.agent: Any = None  # whom this serves, where somebody wants to know
         self.trusts: list[str] = []  # what a command line must allow to resume it
@@ -84,6 +87,7 @@ class Run:
     def start(self, num_train_steps: int, step: int) -> None:
         """Begin to log and to show progress."""
         self.session += 1
+        self.num_train_steps = num_train_steps
         progress = Progress(num_train_steps, quiet=self.quiet or not current().is_first)
         self.progress = cast(Progress, Service(progress, "the progress line"))
         self.every_checkpoint.done(step)
@@ -108,7 +112,7 @@ class Run:
             return None
         if not checkpoint.all_finite(state["policy"]):
             raise NonFiniteError(f"the networks hold NaN or infinite numbers at step {step}")
-        meta = {"step": step, "session": self.session}
+        meta = {"step": step, "session": self.session, "settings": self._settings()}
         if self.folder:
             self.folder.check()
             meta |= self._origin(self.folder)
@@ -133,6 +137,15 @@ class Run:
             log.warning("%s; training goes on, and the next checkpoint may succeed", error)
             return None
 
+    def _settings(self) -> dict[str, Any]:
+        """Of what a resumed run may change, that which decides how this session went."""
+        return {
+            "num_train_steps": self.num_train_steps,
+            "checkpoint_interval": self.every_checkpoint.interval,
+            "device": None if self.agent is None else str(self.agent.device),
+            "threads": torch.get_num_threads(),
+        }
+
     def _origin(self, folder: RunFolder) -> dict[str, Any]:
         return {"run": folder.run_id, "built_from": self.built_from}
 
@@ -147,8 +160,11 @@ class Run:
         except ResourceError as error:
             log.warning("%s; training goes on", error)
 
-    def load(self) -> dict[str, Any]:
+    def load(self, path: Path | None = None) -> dict[str, Any]:
         """The newest good checkpoint's state; says which were passed over.
+
+        Args:
+            path: Take this one instead, which may be another folder's.
 
         Raises:
             CorruptError: If none is good.
@@ -157,7 +173,10 @@ class Run:
             loaded = self.parts.load()
         else:
             assert self.folder is not None
-            loaded = checkpoint.load_newest(self.folder.checkpoints)
+            if path is None:
+                loaded = checkpoint.load_newest(self.folder.checkpoints)
+            else:
+                loaded = checkpoint.Loaded(*checkpoint.read_state(path), [], path)
             if (ranks := ranks_of(loaded.path)) > 1:
                 raise CorruptError(f"checkpoint {loaded.path} is of {ranks} learners, and the run's config has one")
         state, meta, complaints, self._checkpoint = loaded
@@ -167,6 +186,8 @@ class Run:
         self.restored_from, self.restored_older = meta.get("built_from"), "built_from" not in meta
         if self.saved_step is None or state.get("step") != self.saved_step:
             raise CorruptError(f"checkpoint {self._checkpoint} is of step {self.saved_step} and of {state.get('step')}")
+        if self.folder and self._checkpoint.parent != self.folder.checkpoints:
+            self._checkpoint = None  # whose rows are elsewhere
         tell_saved(self.saved_step)
         hold(Whole(1), session, "session")
         self.session = session
