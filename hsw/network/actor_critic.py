@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from hsw.bounds import Range
-from hsw.network.distribution import DistributionChoice, make_distribution
+from hsw.network.distribution import FEW_ROWS, DistributionChoice, make_distribution
 from hsw.network.encoder import MLP, Encoder, describe_encoder, make_encoder, sees_image
 from hsw.network.layers import orthogonal
 from hsw.network.towers import through
@@ -108,7 +108,7 @@ class _TwoEncoders(Policy):
         return self._read(obs)
 
     def _read(self, obs: Any) -> tuple[Tensor, Tensor, Tensor]:
-        if self._twin is not None and len(obs) <= 32:  # with more rows it is arithmetic that counts
+        if self._twin is not None and len(obs) <= FEW_ROWS:
             return self._twin(obs)
         policy, value = (self.encoder, self.policy_head), (self.value_encoder, self.value_head)
         if self.value_encoder is None:
