@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from hsw.algorithm.flat import flattened, is_view, take_step
+from hsw.algorithm.flat import adam, flattened, is_view, state_of, take_step
 from hsw.errors import ConfigError, NonFiniteError
 from hsw.network import Policy
 from hsw.ranks import current
@@ -49,7 +49,7 @@ class Algorithm(ABC):
         return value * factor(schedule, self.progress)
 
     def optimizer(self, name: str, parameters: list[nn.Parameter], lr: float, eps: float = 1e-5) -> Optimizer:
-        """The named optimiser, made when first needed: what it imports takes a second that acting need not wait for.
+        """The named optimiser, made when first needed: what some import takes a second that acting need not wait for.
 
         From then on the parameters are views of one tensor: zeroing, clipping and a step are an operation each, where a
         small network would spend as much on one per layer as on its gradient.
@@ -79,7 +79,7 @@ class Algorithm(ABC):
 
     def new_optimizer(self, parameter: nn.Parameter, lr: float, eps: float) -> Optimizer:
         """The optimiser of a flat parameter: Adam, unless an algorithm wants another."""
-        return torch.optim.Adam([parameter], lr=lr, eps=eps, fused=True)
+        return adam(parameter, lr, eps)
 
     def descend(
         self,
@@ -140,7 +140,7 @@ class Algorithm(ABC):
         return NonFiniteError(f"{what} is not finite {where}", None if guilty and ranks.rank not in guilty else fields)
 
     def state_dict(self) -> dict[str, Any]:
-        optimizers = {name: optimizer.state_dict()["state"] for name, optimizer in self._optimizers.items()}
+        optimizers = {name: state_of(optimizer) for name, optimizer in self._optimizers.items()}
         return {"optimizers": optimizers, "num_updates": self.num_updates}
 
     def state_template(self) -> Any:

@@ -3,6 +3,10 @@ on one per layer as on its gradient."""
 
 from __future__ import annotations
 
+import inspect
+from collections import defaultdict
+from typing import Any
+
 import torch
 from torch import nn
 from torch.optim import Optimizer
@@ -30,26 +34,52 @@ def is_view(first: nn.Parameter, flat: nn.Parameter) -> bool:
     return first.data_ptr() == flat.data_ptr()
 
 
+def adam(parameter: nn.Parameter, lr: float, eps: float) -> Optimizer:
+    """torch.optim.Adam([parameter], lr=lr, eps=eps, fused=True), made as a copy of it is: without its constructor.
+
+    The constructor, step, state_dict and load_state_dict import torch's compiler, which takes a second that most runs
+    need not spend: see take_step and state_of.
+    """
+    options = inspect.signature(torch.optim.Adam).parameters.items()
+    defaults = {name: option.default for name, option in options if name != "params"}
+    defaults |= {"lr": lr, "eps": eps, "fused": True}
+    made = torch.optim.Adam.__new__(torch.optim.Adam)
+    groups = [{"params": [parameter], **defaults}]
+    made.__setstate__({"defaults": defaults, "state": defaultdict(dict), "param_groups": groups})
+    made._step_supports_amp_scaling = True
+    return made
+
+
 def take_step(optimizer: Optimizer) -> None:
     """optimizer.step(), to the bit; of a plain Adam on the CPU without the shell around its kernel.
 
-    The shell takes five times as long as the kernel on a small network. Its first step makes the state; whatever else
-    was asked of the optimiser (another kind, hooks, a wrapper of step) remains its own business.
+    The shell takes five times as long as the kernel on a small network. Whatever else was asked of the optimiser
+    (another kind, hooks, a wrapper of step) remains its own business.
     """
-    group = optimizer.param_groups[0]
-    (parameter, *others) = group["params"]
-    state = optimizer.state.get(parameter)
-    if not state or others or not parameter.is_cpu or not _is_plain_adam(optimizer):
+    if not _is_plain_adam(optimizer):
         optimizer.step()
         return
+    group = optimizer.param_groups[0]
+    parameter = group["params"][0]
+    state = optimizer.state[parameter]
+    if not state:
+        moments = {name: torch.zeros_like(parameter.detach()) for name in ("exp_avg", "exp_avg_sq")}
+        state.update(step=torch.zeros((), dtype=torch.float32), **moments)
     beta1, beta2 = group["betas"]
     options = {name: group[name] for name in ("lr", "weight_decay", "eps", "amsgrad", "maximize")}
-    moments = [state["exp_avg"]], [state["exp_avg_sq"]], []
+    tensors = [parameter], [parameter.grad], [state["exp_avg"]], [state["exp_avg_sq"]], [], [state["step"]]
     with torch.no_grad():
         state["step"].add_(1)
-        torch._fused_adam_(
-            [parameter], [parameter.grad], *moments, [state["step"]], beta1=beta1, beta2=beta2, **options
-        )
+        torch._fused_adam_(*tensors, beta1=beta1, beta2=beta2, **options)
+
+
+def state_of(optimizer: Optimizer) -> dict[int, Any]:
+    """optimizer.state_dict()["state"]."""
+    if not _is_plain_adam(optimizer):
+        state: dict[int, Any] = optimizer.state_dict()["state"]
+        return state
+    own = optimizer.state.get(optimizer.param_groups[0]["params"][0])
+    return {0: own} if own else {}
 
 
 _PLAIN = {"fused": True, "amsgrad": False, "capturable": False, "differentiable": False}
@@ -61,7 +91,8 @@ def _is_plain_adam(optimizer: Optimizer) -> bool:
     group = optimizer.param_groups[0]
     return (
         type(optimizer) is torch.optim.Adam
-        and len(optimizer.param_groups) == 1
+        and len(optimizer.param_groups) == len(group["params"]) == 1
+        and group["params"][0].is_cpu
         and all(group.get(name) is value for name, value in _PLAIN.items())
         and not group.get("decoupled_weight_decay")
         and "step" not in vars(optimizer)

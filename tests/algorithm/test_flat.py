@@ -1,12 +1,14 @@
 """Many parameters as one, and a step of their optimiser."""
 
 import copy
+import subprocess
+import sys
 
 import pytest
 import torch
 from torch import nn
 
-from hsw.algorithm.flat import flattened, is_view, take_step
+from hsw.algorithm.flat import adam, flattened, is_view, state_of, take_step
 from tests.helpers import equal
 
 ADAMS = {
@@ -99,3 +101,38 @@ def test_flattened_parameters_keep_their_values_and_are_views_in_their_order():
     assert is_view(parameters[0], flat)
     flat.data.zero_()
     assert not any(bool(parameter.any()) for parameter in parameters)
+
+
+def test_an_adam_made_without_its_constructor_is_one_made_with_it():
+    one, theirs = made(fused=True, eps=1e-4)
+    own = adam(nn.Parameter(one.detach().clone()), 0.1, 1e-4)
+    assert vars(own).keys() >= vars(copy.deepcopy(theirs)).keys()
+    assert own.state_dict() == theirs.state_dict()
+    assert own.defaults == theirs.defaults
+    other = own.param_groups[0]["params"][0]
+    steps(one, theirs, theirs.step)
+    steps(other, own, lambda: take_step(own))
+    assert torch.equal(one, other)
+    assert equal(own.state_dict(), theirs.state_dict())
+    assert equal(state_of(own), theirs.state_dict()["state"])
+    steps(one, theirs, theirs.step)
+    steps(other, own, own.step)  # whoever calls its own step goes on from there
+    assert torch.equal(one, other)
+    assert own.register_step_post_hook(lambda *given: None) is not None
+    torch.optim.lr_scheduler.StepLR(own, 1)
+
+
+UPDATES = """
+import sys
+from hsw.algorithm import {kind}
+from tests.algorithm.naive import collected
+algorithm, storage = collected({kind})
+algorithm.update(storage)
+algorithm.state_dict()
+sys.exit("torch._dynamo" in sys.modules)
+"""
+
+
+# It takes more than a second of every process that trains.
+def test_an_update_and_its_state_do_not_import_torchs_compiler():
+    assert subprocess.run([sys.executable, "-c", UPDATES.format(kind="DAAC")]).returncode == 0
