@@ -119,7 +119,7 @@ class Algorithm(ABC):
                 ranks.sum_(gradient)
             else:
                 gradient.copy_(ranks.weighted_mean(own, _num_rows(batch) if rows is None else rows))
-        norm = torch.linalg.vector_norm(gradient).item()
+        norm = float(torch.linalg.vector_norm(gradient))
         if not math.isfinite(norm):
             raise self._not_finite(loss, own, batch)
         if norm > max_grad_norm:

@@ -43,11 +43,12 @@ def adam(parameter: nn.Parameter, lr: float, eps: float) -> Optimizer:
     options = inspect.signature(torch.optim.Adam).parameters.items()
     defaults = {name: option.default for name, option in options if name != "params"}
     defaults |= {"lr": lr, "eps": eps, "fused": True}
-    made = torch.optim.Adam.__new__(torch.optim.Adam)
+    made: Any = torch.optim.Adam.__new__(torch.optim.Adam)
     groups = [{"params": [parameter], **defaults}]
     made.__setstate__({"defaults": defaults, "state": defaultdict(dict), "param_groups": groups})
     made._step_supports_amp_scaling = True
-    return made
+    optimizer: Optimizer = made
+    return optimizer
 
 
 def take_step(optimizer: Optimizer) -> None:
@@ -67,10 +68,10 @@ def take_step(optimizer: Optimizer) -> None:
         state.update(step=torch.zeros((), dtype=torch.float32), **moments)
     beta1, beta2 = group["betas"]
     options = {name: group[name] for name in ("lr", "weight_decay", "eps", "amsgrad", "maximize")}
-    tensors = [parameter], [parameter.grad], [state["exp_avg"]], [state["exp_avg_sq"]], [], [state["step"]]
+    tensors: list[Any] = [parameter, parameter.grad, state["exp_avg"], state["exp_avg_sq"]]
     with torch.no_grad():
         state["step"].add_(1)
-        torch._fused_adam_(*tensors, beta1=beta1, beta2=beta2, **options)
+        torch._fused_adam_(*([part] for part in tensors), [], [state["step"]], beta1=beta1, beta2=beta2, **options)
 
 
 def state_of(optimizer: Optimizer) -> dict[int, Any]:

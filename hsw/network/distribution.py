@@ -93,8 +93,8 @@ class Categorical(Distribution):
 
     def choose(self, params: Tensor, deterministic: bool) -> tuple[Tensor, Tensor]:
         if len(params) <= FEW_ROWS and params.is_cpu and not params.requires_grad and params.dtype == torch.float32:
-            actions, log_probs = _raced(params.numpy(), None if deterministic else _noise(params).numpy())
-            return torch.from_numpy(actions), torch.from_numpy(log_probs)
+            chosen, its_log_probs = _raced(params.numpy(), None if deterministic else _noise(params).numpy())
+            return torch.from_numpy(chosen), torch.from_numpy(its_log_probs)
         log_probs = params.log_softmax(-1)
         # argmax(p / Exp(1)) is distributed as p: the exponential race.
         race = log_probs if deterministic else log_probs.exp() / _noise(params)
@@ -114,7 +114,7 @@ def _noise(params: Tensor) -> Tensor:
     return torch.empty_like(params).exponential_()
 
 
-@np.errstate(invalid="ignore")  # infinite params make no numbers here, as they do in torch
+@np.errstate(over="ignore", invalid="ignore")  # infinite params make no numbers here, as they do in torch
 def _raced(params: np.ndarray, noise: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     """Categorical.choose in NumPy, whose calls take a third of torch's time; without noise the mode."""
     shifted = params - params.max(-1, keepdims=True)

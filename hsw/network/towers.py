@@ -134,8 +134,8 @@ class _Towers(torch.autograd.Function):
                 told += [None] * len(own)
                 continue
             x, *layers = (part.detach().numpy() for part in own)
-            deltas = [None if grad is None else grad.numpy() for grad in (features, out)]
-            made = _gradients(ACTIVATIONS[kind], [x, *hidden], layers[::2], *deltas, wanted[len(told)])
+            first, last = (None if grad is None else grad.numpy() for grad in (features, out))
+            made = _gradients(ACTIVATIONS[kind], [x, *hidden], layers[::2], first, last, wanted[len(told)])
             told += [None if grad is None else torch.from_numpy(grad) for grad in made]
         return None, *told
 
@@ -149,7 +149,7 @@ def _split(kinds: Sequence[tuple[type, int]], inputs: Sequence[Any]) -> Iterator
 
 def _values(activation: Activation, x: np.ndarray, layers: Sequence[np.ndarray]) -> list[np.ndarray]:
     """What each layer gives, the last one without an activation."""
-    values = []
+    values: list[np.ndarray] = []
     for weight, bias in zip(layers[::2], layers[1::2], strict=True):
         if values:
             activation.apply(x)
@@ -194,7 +194,8 @@ def _gradients(
 def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """a @ b; a large one by torch, which keeps to the number of threads that it was given."""
     if a.shape[0] * a.shape[1] * b.shape[1] <= _SMALL:
-        return a @ b
+        small: np.ndarray = a @ b
+        return small
     return torch.mm(torch.from_numpy(a), torch.from_numpy(b)).numpy()
 
 
