@@ -69,9 +69,10 @@ def take_step(optimizer: Optimizer) -> None:
     beta1, beta2 = group["betas"]
     options = {name: group[name] for name in ("lr", "weight_decay", "eps", "amsgrad", "maximize")}
     tensors: list[Any] = [parameter, parameter.grad, state["exp_avg"], state["exp_avg_sq"]]
+    kernel: Any = torch._fused_adam_
     with torch.no_grad():
         state["step"].add_(1)
-        torch._fused_adam_(*([part] for part in tensors), [], [state["step"]], beta1=beta1, beta2=beta2, **options)
+        kernel(*([part] for part in tensors), [], [state["step"]], beta1=beta1, beta2=beta2, **options)
 
 
 def state_of(optimizer: Optimizer) -> dict[int, Any]:
