@@ -48,6 +48,7 @@ class Clock:
 
     def __init__(self) -> None:
         self._seconds: dict[str, float] = defaultdict(float)
+        self._mark = 0.0
         self.begin()
 
     def begin(self) -> None:
@@ -60,6 +61,13 @@ class Clock:
         now = time.perf_counter()
         self._seconds[phase] += now - self._last
         self._last = now
+
+    def mark(self, phase: str | None = None) -> None:
+        """What passed since the last mark was of this part of the laps around it; None begins one."""
+        now = time.perf_counter()
+        if phase is not None:
+            self._seconds[phase] += now - self._mark
+        self._mark = now
 
     def skip(self) -> None:
         """What passed since the last call was of no phase."""

@@ -82,6 +82,7 @@ class OffPolicyAgent(Agent):
 
     def _collect_row(self) -> None:
         self._set_mode(False)
+        self._clock.mark()
         obs = self._tensors(self.obs)
         with torch.no_grad():
             if self.step < self.num_warmup_steps:
@@ -90,9 +91,13 @@ class OffPolicyAgent(Agent):
             else:
                 actions, _ = self.policy.act(obs)
         chosen = actions.cpu()  # once, for the environment and for the storage, whose memory is the host's
-        step = self.env.step(finite_actions(self.policy, chosen.numpy()))
+        taken = finite_actions(self.policy, chosen.numpy())
+        self._clock.mark("act")
+        step = self.env.step(taken)
+        self._clock.mark("env")
         row = self.obs, chosen, step.rewards, step.terminateds, step.truncateds, step.info, step.obs
         self.storage.add(*row, valid=step.valid)
+        self._clock.mark("store")
         # What an action was taken from; an episode's last observation is no such, nor is it when it comes again.
         self.policy.observe(tree_map(lambda part: part[step.valid], obs))
         if self.intrinsic_reward is not None:

@@ -88,6 +88,7 @@ class OnPolicyAgent(Agent):
 
     def _collect(self) -> None:
         self._set_mode(False)
+        self._clock.mark()
         with self.policy.acting(), torch.no_grad():
             while not self.storage.full and not self._asked():
                 self._collect_row()
@@ -100,7 +101,10 @@ class OnPolicyAgent(Agent):
         obs = self._sent[1] if elsewhere and self._sent[0] is self.obs else self._tensors(self.obs)
         memory = self._memory
         actions, extras = self.policy.act(obs, *((False, memory) if memory else ()))
-        step = self.env.step(finite_actions(self.policy, actions.cpu().numpy()))
+        chosen = finite_actions(self.policy, actions.cpu().numpy())
+        self._clock.mark("act")
+        step = self.env.step(chosen)
+        self._clock.mark("env")
         # To another device a row goes in one copy, of which next_obs is also what the policy sees next.
         next_obs, rewards, terminateds, truncateds, valid = self._tensors(step[:5]) if elsewhere else step[:5]
         row = obs if elsewhere else self.obs, actions, rewards, terminateds, truncateds, next_obs
@@ -109,6 +113,7 @@ class OnPolicyAgent(Agent):
             memory.remember(actions, *to_device((step.rewards, step.valid), self.device))
         self.obs, self._sent = step.obs, (step.obs, next_obs)
         self._count_steps(int(np.count_nonzero(step.valid)))
+        self._clock.mark("store")
 
     def _add_bonus(self) -> dict[str, float]:
         transitions = of_rollout(self.storage)

@@ -162,7 +162,9 @@ class Parts:
         """The algorithm's update, from the storage."""
         self._set_mode(True)
         before = self._drawn
+        self._clock.mark()
         info = self.algorithm.update(self.storage)
+        self._clock.mark("update")
         average_batch_norm(self.ranks, self.policy)
         if self._drawn == before and (self.augmentation is not None or self.intrinsic_reward is not None):
             raise ConfigError(

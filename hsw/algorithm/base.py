@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from hsw.algorithm.flat import adam, flattened, is_view, state_of, take_step
 from hsw.errors import ConfigError, NonFiniteError
 from hsw.network import Policy
 from hsw.ranks import current
@@ -48,7 +49,7 @@ class Algorithm(ABC):
         return value * factor(schedule, self.progress)
 
     def optimizer(self, name: str, parameters: list[nn.Parameter], lr: float, eps: float = 1e-5) -> Optimizer:
-        """The named optimiser, made when first needed: what it imports takes a second that acting need not wait for.
+        """The named optimiser, made when first needed: what some import takes a second that acting need not wait for.
 
         From then on the parameters are views of one tensor: zeroing, clipping and a step are an operation each, where a
         small network would spend as much on one per layer as on its gradient.
@@ -78,7 +79,7 @@ class Algorithm(ABC):
 
     def new_optimizer(self, parameter: nn.Parameter, lr: float, eps: float) -> Optimizer:
         """The optimiser of a flat parameter: Adam, unless an algorithm wants another."""
-        return torch.optim.Adam([parameter], lr=lr, eps=eps, fused=True)
+        return adam(parameter, lr, eps)
 
     def descend(
         self,
@@ -118,12 +119,12 @@ class Algorithm(ABC):
                 ranks.sum_(gradient)
             else:
                 gradient.copy_(ranks.weighted_mean(own, _num_rows(batch) if rows is None else rows))
-        norm = float(gradient.norm())
+        norm = float(torch.linalg.vector_norm(gradient))
         if not math.isfinite(norm):
             raise self._not_finite(loss, own, batch)
         if norm > max_grad_norm:
             gradient.mul_(max_grad_norm / (norm + 1e-6))
-        optimizer.step()
+        take_step(optimizer)
         return norm
 
     def _not_finite(self, loss: Tensor, gradient: Tensor, batch: Any) -> NonFiniteError:
@@ -139,7 +140,7 @@ class Algorithm(ABC):
         return NonFiniteError(f"{what} is not finite {where}", None if guilty and ranks.rank not in guilty else fields)
 
     def state_dict(self) -> dict[str, Any]:
-        optimizers = {name: optimizer.state_dict()["state"] for name, optimizer in self._optimizers.items()}
+        optimizers = {name: state_of(optimizer) for name, optimizer in self._optimizers.items()}
         return {"optimizers": optimizers, "num_updates": self.num_updates}
 
     def state_template(self) -> Any:
@@ -175,28 +176,7 @@ class Algorithm(ABC):
         """The optimiser of that name, made if it does not exist yet."""
 
 
-def flattened(parameters: list[nn.Parameter]) -> nn.Parameter:
-    """One parameter with the values of many, which become views of it, and their gradients of its gradient."""
-    parameters = list(dict.fromkeys(parameters))  # one that comes twice has one place
-    whole = torch.zeros(sum(parameter.numel() for parameter in parameters), device=parameters[0].device)
-    flat = nn.Parameter(whole)
-    flat.grad = torch.zeros_like(whole)
-    offset = 0
-    for parameter in parameters:
-        shape, stride = parameter.shape, parameter.stride()  # dense in any order: convolutions are channels_last
-        whole.as_strided(shape, stride, offset).copy_(parameter.data)
-        parameter.data = flat.data.as_strided(shape, stride, offset)
-        parameter.grad = flat.grad.as_strided(shape, stride, offset)
-        offset += parameter.numel()
-    return flat
-
-
 def _num_rows(batch: Any) -> int:
     """The length of a batch: that of its first tensor."""
     fields = batch.values() if isinstance(batch, dict) else vars(batch).values()
     return next(len(field) for field in fields if isinstance(field, Tensor))
-
-
-def is_view(first: nn.Parameter, flat: nn.Parameter) -> bool:
-    """Whether the first of the parameters that were flattened still is a view of the whole."""
-    return first.data_ptr() == flat.data_ptr()

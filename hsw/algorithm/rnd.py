@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from hsw.algorithm.base import flattened
+from hsw.algorithm.flat import flattened
 from hsw.algorithm.intrinsic import IntrinsicReward, Transitions
 from hsw.bounds import Range
 from hsw.moments import merge_ranks, told

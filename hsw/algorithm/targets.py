@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from hsw.algorithm.base import flattened, is_view
+from hsw.algorithm.flat import flattened, is_view
 
 
 class Follower:

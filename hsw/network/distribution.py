@@ -11,12 +11,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from hsw.errors import ConfigError
 from hsw.spaces import SpaceSpec
 
+FEW_ROWS = 32  # with more of them it is arithmetic that counts, and not calls
 # What a policy takes: a name, or a callable that takes the action space's SpaceSpec and returns a Distribution.
 DistributionName = Literal["auto", "categorical", "multi_categorical", "bernoulli", "diag_gaussian"]
 DistributionChoice = DistributionName | Callable[..., Any]
@@ -90,9 +92,12 @@ class Categorical(Distribution):
         return params.argmax(-1)
 
     def choose(self, params: Tensor, deterministic: bool) -> tuple[Tensor, Tensor]:
+        if len(params) <= FEW_ROWS and params.is_cpu and not params.requires_grad and params.dtype == torch.float32:
+            chosen, its_log_probs = _raced(params.numpy(), None if deterministic else _noise(params).numpy())
+            return torch.from_numpy(chosen), torch.from_numpy(its_log_probs)
         log_probs = params.log_softmax(-1)
         # argmax(p / Exp(1)) is distributed as p: the exponential race.
-        race = log_probs if deterministic else log_probs.exp() / torch.empty_like(params).exponential_()
+        race = log_probs if deterministic else log_probs.exp() / _noise(params)
         actions = race.argmax(-1, keepdim=True)
         return actions.squeeze(-1), log_probs.gather(-1, actions).squeeze(-1)
 
@@ -103,6 +108,20 @@ class Categorical(Distribution):
 
     def features(self, actions: Tensor) -> Tensor:
         return nn.functional.one_hot(actions.reshape(-1), self.action_dim).float()
+
+
+def _noise(params: Tensor) -> Tensor:
+    return torch.empty_like(params).exponential_()
+
+
+@np.errstate(over="ignore", invalid="ignore")  # infinite params make no numbers here, as they do in torch
+def _raced(params: np.ndarray, noise: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Categorical.choose in NumPy, whose calls take a third of torch's time; without noise the mode."""
+    shifted = params - params.max(-1, keepdims=True)
+    odds = np.exp(shifted)
+    actions = (shifted if noise is None else odds / noise).argmax(-1)
+    chosen = shifted[np.arange(len(actions)), actions]
+    return actions, chosen - np.log(odds.sum(-1))
 
 
 class MultiCategorical(Distribution):

@@ -46,6 +46,10 @@ def test_the_shares_of_collecting_and_learning_are_those_of_the_iteration(build:
     shares = [logged[-1][f"speed/{phase}_share"] for phase in ("collecting", "learning")]
     assert min(shares) > 0
     assert sum(shares) <= 1.0
+    parts = [logged[-1][f"speed/{phase}_share"] for phase in ("act", "env", "store", "update")]
+    assert min(parts) > 0
+    assert sum(parts[:3]) <= shares[0]
+    assert parts[3] <= shares[1]
     assert logged[-1]["train/episodes"] == trained.num_episodes > 0
 
 

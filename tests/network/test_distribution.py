@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +7,7 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete
 from torch import distributions as td
 
 from hsw.errors import ConfigError
-from hsw.network.distribution import make_distribution
+from hsw.network.distribution import FEW_ROWS, make_distribution
 from hsw.spaces import read_space
 from tests.helpers import ACTION_SPACES
 
@@ -139,3 +141,26 @@ def test_the_gaussians_std_is_trained():
 def test_actions_that_have_no_distribution_are_refused():
     with pytest.raises(ConfigError, match="Dict actions are not supported"):
         make_distribution(read_space(Dict({"a": Discrete(2)})))
+
+
+# Few rows are chosen in NumPy, many in torch.
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_a_choice_of_few_rows_is_that_of_many_with_the_same_random_numbers(deterministic):
+    distribution = make_distribution(read_space(Discrete(5)))
+    torch.manual_seed(0)
+    params = torch.randn(2 * FEW_ROWS, 5) * 3
+    torch.manual_seed(1)
+    actions, log_probs = distribution.choose(params, deterministic)
+    torch.manual_seed(1)
+    parts = [distribution.choose(part, deterministic) for part in params.split(FEW_ROWS)]
+    assert torch.equal(torch.cat([part[0] for part in parts]), actions)
+    torch.testing.assert_close(torch.cat([part[1] for part in parts]), log_probs)
+    torch.testing.assert_close(torch.cat([part[1] for part in parts]), distribution.log_prob(params, actions))
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_choice_from_numbers_that_are_none_warns_of_nothing_and_gives_none(bad, recwarn):
+    actions, log_probs = make_distribution(read_space(Discrete(3))).choose(torch.tensor([[0.0, bad, 0.0]]), False)
+    assert actions.shape == (1,)
+    assert not torch.isfinite(log_probs).any()
+    assert len(recwarn) == 0
