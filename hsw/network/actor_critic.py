@@ -14,7 +14,6 @@ from hsw.bounds import Range
 from hsw.network.distribution import FEW_ROWS, DistributionChoice, make_distribution
 from hsw.network.encoder import MLP, Encoder, describe_encoder, make_encoder, sees_image
 from hsw.network.layers import orthogonal
-from hsw.network.towers import through
 from hsw.network.twin_mlp import TwinMLP
 from hsw.spaces import SpaceLike, SpaceSpec, read_space, split_mask, without_mask
 
@@ -110,12 +109,9 @@ class _TwoEncoders(Policy):
     def _read(self, obs: Any) -> tuple[Tensor, Tensor, Tensor]:
         if self._twin is not None and len(obs) <= FEW_ROWS:
             return self._twin(obs)
-        policy, value = (self.encoder, self.policy_head), (self.value_encoder, self.value_head)
-        if self.value_encoder is None:
-            ((features, params),) = through(obs, policy)
-            return params, self.value_head(features).squeeze(-1), features
-        (features, params), (_, values) = through(obs, policy, value)
-        return params, values.squeeze(-1), features
+        features = self.encoder(obs)
+        value_features = features if self.value_encoder is None else self.value_encoder(obs)
+        return self.policy_head(features), self.value_head(value_features).squeeze(-1), features
 
 
 class ActorCritic(_TwoEncoders):
@@ -226,12 +222,13 @@ class DecoupledActorCritic(_TwoEncoders):
     def value(self, obs: Any) -> Tensor:
         """V(obs), [B], from the value network alone."""
         obs = split_mask(obs)[0] if self.masks_actions else obs
-        ((_, values),) = through(obs, (self.value_encoder, self.value_head))
+        values: Tensor = self.value_head(self.value_encoder(obs))
         return values.squeeze(-1)
 
     def evaluate(self, obs: Any, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Log-probabilities of actions, entropies and advantage predictions under the current weights, [B] each."""
         obs, mask = split_mask(obs) if self.masks_actions else (obs, None)
-        ((features, params),) = through(obs, (self.encoder, self.policy_head))
+        features = self.encoder(obs)
+        params = self.policy_head(features)
         params = params if mask is None else self.distribution.masked(params, mask)
         return *self.distribution.log_prob_and_entropy(params, actions), self._advantages(features, actions)
