@@ -23,6 +23,9 @@ class Recycler:
         # A deque's append and pop need no lock, which a reference that dies while it is held would wait for.
         self._free: dict[int, deque[Tensor]] = {}
 
+    def __reduce__(self) -> tuple[type[Recycler], tuple[()]]:
+        return Recycler, ()  # a copy, in this process or another, begins with nothing
+
     def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """A tensor of this shape, its numbers whatever stood there."""
         size = math.prod(shape) * dtype.itemsize
