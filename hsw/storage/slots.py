@@ -49,8 +49,8 @@ def _of_space(space: SpaceSpec) -> Any:
 class Slots(dict[str, Any]):
     """Blocks by name in shared memory, [num_storages, T + 1, ...].
 
-    The fields of a row that take few bytes lie together in a record, so that a row of K slots is written, and a batch is
-    taken out, at one go. Blocks are views of them: each can be read and written by itself.
+    The fields of a row that take few bytes lie together in a record, so that a row of K slots is written, and a batch
+    is taken out, at one go. Blocks are views of them: each can be read and written by itself.
 
     Args:
         layout: Of a row.
