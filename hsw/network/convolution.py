@@ -55,7 +55,7 @@ class ImageInput(nn.Module):
 
     def _recycles(self, obs: Tensor) -> bool:
         """On the CPU a learner's batch is so large that its memory would be the system's, and cleared, each time."""
-        traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[no-untyped-call]
+        traced = torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
         return obs.is_cpu and self.channels > 1 and not traced and not obs.requires_grad
 
     def _empty(self, like: Tensor, dtype: torch.dtype) -> Tensor:

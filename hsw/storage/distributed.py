@@ -110,6 +110,7 @@ class DistributedStorage(Storage):
         """
         if not isinstance(self.storages, Slots):
             self.init_tensors({})
+        assert isinstance(self.storages, Slots)
         self.storages.write(slot, t, transition)
 
     def set_initial_state(self, slots: Sequence[int], core: tuple[Tensor, ...]) -> None:

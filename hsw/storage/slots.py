@@ -102,9 +102,10 @@ class Slots(dict[str, Any]):
         """Make the memory in which a row of so many slots is put together."""
         row = np.zeros(num_slots, self._dtype)
         self._row = row.view(self._items.dtype)
-        to_block = lambda name: partial(_set, self._large[name].numpy())
-        to_row = lambda name: partial(_put, row[name])
-        self._writers = _tree(self._made_of[0], lambda name: (to_block if name in self._large else to_row)(name))
+        self._writers = _tree(
+            self._made_of[0],
+            lambda name: partial(_set, self._large[name].numpy()) if name in self._large else partial(_put, row[name]),
+        )
 
     def take(self, slots: Sequence[int]) -> dict[str, Any]:
         """A copy of these slots, by name, [T + 1, B, ...], as arrays and, where they are large, tensors."""
@@ -156,7 +157,7 @@ def _view(records: Tensor, dtype: np.dtype, name: str) -> Tensor:
     part, offset = dtype.fields[name][:2]
     base, shape = part.base, part.shape
     flat = records[..., offset : offset + part.itemsize].view(_torch(base.name))
-    return flat.unflatten(-1, shape) if shape else flat[..., 0]
+    return torch.unflatten(flat, -1, shape) if shape else flat[..., 0]
 
 
 def _put(row: np.ndarray, where: Any, new: Any) -> None:
