@@ -26,7 +26,7 @@ def to_device(tree: Any, device: torch.device) -> Any:
         device: Where to.
     """
     if device.type == "cpu":
-        return _mapped(_tensor, tree)
+        return _on_cpu(tree)
     parts = [part for leaf in _leaves(tree) if (part := _tensor(leaf)).is_cpu]
     offsets, size = _layout(parts)
     if not parts:
@@ -97,6 +97,14 @@ def _view(packed: Tensor, offset: int, part: Tensor) -> Tensor:
 
 def _tensor(leaf: Any) -> Tensor:
     return leaf if isinstance(leaf, Tensor) else torch.from_numpy(leaf)
+
+
+def _on_cpu(tree: Any) -> Any:
+    if type(tree) is np.ndarray:  # first: most are
+        return torch.from_numpy(tree)
+    if isinstance(tree, dict):
+        return {key: _on_cpu(part) for key, part in tree.items()}
+    return tuple(map(_on_cpu, tree)) if isinstance(tree, tuple) else _tensor(tree)
 
 
 def _leaves(tree: Any) -> Iterator[Any]:

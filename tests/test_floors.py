@@ -24,7 +24,7 @@ GROUND |= {
     "template",
     "transfer",
 }
-GROUND |= {"memory", "turns"}
+GROUND |= {"memory", "recycling", "turns"}
 ENTRY = {path.stem for path in ROOT.glob("*.py")} - GROUND - {"__init__"}
 # From the ground upwards; the rooms of one floor do not import one another.
 FLOORS = [

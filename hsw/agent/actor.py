@@ -95,7 +95,7 @@ class Collector:
 
     @contextlib.contextmanager
     def acting(self) -> Iterator[None]:
-        """The context of begin and step."""
+        """The context of step, in which the weights stay as they are."""
         with self.policy.acting(), torch.no_grad():
             yield
 
@@ -187,8 +187,9 @@ class Actor(Recipe):
             if len(slots) < env.num_envs:
                 return
             stats[WAITING] += time.monotonic() - asked
+            version = self.weights.fetch(collector.policy)  # which stays as it is while it acts
             with collector.acting():
-                collector.begin(slots, self.weights.fetch(collector.policy))
+                collector.begin(slots, version)
                 full = False
                 while not full:
                     full = collector.step()

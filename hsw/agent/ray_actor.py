@@ -73,11 +73,11 @@ class RayActor:
             self._collector = self._recipe.collector(self._recipe.live(*self._place))
             self._recipe.storage.init_tensors({"init_actor_states": self._collector.initial_state})
         collector, storage = self._collector, self._recipe.storage
+        if not self._filling:
+            fill(collector.policy, weights)  # which stays as it is while it acts
+            collector.begin(range(storage.num_storages), version)
+            self._filling = True
         with collector.acting():
-            if not self._filling:
-                fill(collector.policy, weights)
-                collector.begin(range(storage.num_storages), version)
-                self._filling = True
             while self._filling and (rows == 0 or time.monotonic() < end):
                 self._filling = not collector.step()
                 rows += 1

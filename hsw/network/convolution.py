@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hsw.network.layers import orthogonal, xavier
+from hsw.recycling import Recycler
 from hsw.spaces import SpaceSpec, layout_of
 
 
@@ -29,6 +30,7 @@ class ImageInput(nn.Module):
         self.channels = sizes.get("K", 1) * sizes.get("C", 1)
         self.size = sizes["H"], sizes["W"]
         self.scale = 1 / 255 if space.dtype == "uint8" else 1.0
+        self._memory = Recycler()
 
     def forward(self, obs: Tensor) -> Tensor:
         if self.layout == "HW":
@@ -38,8 +40,27 @@ class ImageInput(nn.Module):
         if self.layout.startswith("K"):
             obs = obs.flatten(1, 2)
         # Reordered while still bytes, a quarter of what it would move as floats.
-        image = obs.contiguous(memory_format=torch.channels_last).float()
+        image = self._floats(self._channels_last(obs))
         return image if self.scale == 1.0 else image.mul_(self.scale)
+
+    def _channels_last(self, obs: Tensor) -> Tensor:
+        if obs.is_contiguous(memory_format=torch.channels_last) or not self._recycles(obs):
+            return obs.contiguous(memory_format=torch.channels_last)
+        return self._empty(obs, obs.dtype).copy_(obs)
+
+    def _floats(self, obs: Tensor) -> Tensor:
+        if obs.dtype == torch.float32 or not self._recycles(obs):
+            return obs.float()
+        return self._empty(obs, torch.float32).copy_(obs)
+
+    def _recycles(self, obs: Tensor) -> bool:
+        """On the CPU a learner's batch is so large that its memory would be the system's, and cleared, each time."""
+        traced = torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
+        return obs.is_cpu and self.channels > 1 and not traced and not obs.requires_grad
+
+    def _empty(self, like: Tensor, dtype: torch.dtype) -> Tensor:
+        num, channels, height, width = like.shape
+        return self._memory.empty((num, height, width, channels), dtype).movedim(-1, 1)
 
 
 class ConvEncoder(nn.Module):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any, Literal
 
 import torch
@@ -13,6 +14,7 @@ from hsw.network.actor_critic import Memory, Policy, seen_space
 from hsw.network.distribution import DistributionChoice, make_distribution
 from hsw.network.encoder import Encoder, describe_encoder, make_encoder
 from hsw.network.layers import orthogonal
+from hsw.network.small import SmallMLP
 from hsw.spaces import SpaceLike, leaves, read_space, split_mask, tree_map
 
 
@@ -35,10 +37,14 @@ class RecurrentMemory(Memory):
 
     def remember(self, actions: Tensor, rewards: Tensor, valid: Tensor) -> None:
         # After a reset row an episode begins, of which nothing is known yet.
-        self.starts = ~valid
+        wrap: Any = lambda value: value
+        known: tuple[Any, Any, Any] = actions, rewards, valid
+        if all(part.is_cpu for part in known):  # the same at a quarter of torch's cost
+            wrap, known = torch.from_numpy, tuple(part.numpy() for part in known)
+        actions, rewards, valid = known
         shape = (-1, *[1] * (actions.ndim - 1))
-        self.last_actions = actions * valid.view(shape)
-        self.last_rewards = rewards * valid
+        self.starts = wrap(~valid)
+        self.last_actions, self.last_rewards = wrap(actions * valid.reshape(shape)), wrap(rewards * valid)
 
 
 class RecurrentActorCritic(Policy):
@@ -54,6 +60,7 @@ class RecurrentActorCritic(Policy):
     """
 
     extras = ("log_probs",)
+    _small: SmallMLP | None = None  # while acting, what stands for the encoder, and for the policy head if that is next
 
     def __init__(
         self,
@@ -88,6 +95,15 @@ class RecurrentActorCritic(Policy):
         core = tuple(torch.zeros(1, num_envs, size, device=device) for _ in range(2 if self.lstm else 0))
         return RecurrentMemory(actions, core)
 
+    @contextmanager
+    def acting(self) -> Iterator[None]:
+        alone = self.lstm is None and not self.last_action_reward
+        self._small = SmallMLP.of(self.encoder, self.policy_head if alone else None)
+        try:
+            yield
+        finally:
+            self._small = None
+
     def act(
         self, obs: Any, deterministic: bool = False, memory: Memory | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -98,12 +114,17 @@ class RecurrentActorCritic(Policy):
             deterministic: Take the mode of the distribution instead of a sample.
             memory: Of these environments; None acts as at an episode's start.
         """
-        own = memory if isinstance(memory, RecurrentMemory) else self.initial_memory(len(next(leaves(obs))))
+        num_envs = len(next(leaves(obs)))
+        own = memory if isinstance(memory, RecurrentMemory) else self.initial_memory(num_envs)
         seen, mask = split_mask(obs) if self.masks_actions else (obs, None)
-        x = self._inputs(seen, own.last_actions, own.last_rewards, own.starts)
-        if self.lstm is not None:
-            x, own.core = self._step(x, own.starts, own.core)
-        params: Tensor = self.policy_head(x)
+        known = self._small(seen) if self._small is not None and self._small.takes(num_envs) else None
+        if known is not None and self.lstm is None and not self.last_action_reward:
+            params = known
+        else:
+            x = self._inputs(seen, own.last_actions, own.last_rewards, own.starts, known)
+            if self.lstm is not None:
+                x, own.core = self._step(x, own.starts, own.core)
+            params = self.policy_head(x)
         params = params if mask is None else self.distribution.masked(params, mask)
         actions, log_probs = self.distribution.choose(params, deterministic)
         return actions, {"log_probs": log_probs}
@@ -136,8 +157,11 @@ class RecurrentActorCritic(Policy):
         params = params if mask is None else self.distribution.masked(params, mask)
         return params, self.value_head(x).squeeze(-1)
 
-    def _inputs(self, obs: Any, last_actions: Tensor, last_rewards: Tensor, starts: Tensor) -> Tensor:
-        features: Tensor = self.encoder(obs)
+    def _inputs(
+        self, obs: Any, last_actions: Tensor, last_rewards: Tensor, starts: Tensor, features: Tensor | None = None
+    ) -> Tensor:
+        if features is None:
+            features = self.encoder(obs)
         if not self.last_action_reward:
             return features
         actions = self.distribution.features(last_actions) * ~starts.unsqueeze(-1)

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from hsw.bounds import Range
 from hsw.errors import ConfigError
-from hsw.spaces import SpaceLike, leaves, read_space, tree_map
+from hsw.spaces import SpaceLike, read_space, tree_map
 from hsw.storage.base import Storage
 from hsw.storage.batches import DistributedBatch
 from hsw.storage.rows import share
-from hsw.storage.slots import Numbers, check_memory, fields, time_major, write_row
+from hsw.storage.slots import Numbers, Slots, check_memory, row_layout, time_major
 from hsw.storage.templates import distributed_template
 from hsw.transfer import to_device
 
@@ -70,6 +70,8 @@ class DistributedStorage(Storage):
     @property
     def init_actor_state_storages(self) -> list[tuple[Tensor, ...]]:
         """The policy's initial state for each slot, a tuple of [1, 1, H]; empty tuples for one without memory."""
+        if not self.core:
+            return [()] * self.num_storages
         return [tuple(part[slot] for part in self.core) for slot in range(self.num_storages)]
 
     def init_tensors(self, sample: dict[str, Any]) -> None:
@@ -82,27 +84,18 @@ class DistributedStorage(Storage):
             ConfigError: If they do not fit into shared memory.
         """
         leading = self.num_storages, self.num_steps + 1
-        blocks = fields(self.observation_space, self.action_space, leading, self.extras())
+        layout = row_layout(self.observation_space, self.action_space, self.extras())
         core = [part[0, 0] for part in sample.get("init_actor_states", ())]
-        sizes = [part.numel() * part.element_size() for part in leaves(blocks)]
-        check_memory(sum(sizes) + sum(4 * part.numel() * self.num_storages for part in core), self.num_storages)
-        self.storages = tree_map(lambda part: share(torch.zeros(part.shape, dtype=part.dtype)), blocks)
+        states = sum(4 * part.numel() * self.num_storages for part in core)
+        check_memory(Slots.num_bytes(layout, leading) + states, self.num_storages)
+        self.storages = Slots(layout, leading)
         self.core = tuple(share(torch.zeros(self.num_storages, 1, 1, len(part))) for part in core)
-        self._view()
-
-    def _view(self) -> None:
-        """NumPy's views of the blocks, by which rows are written at a fifth of torch's cost."""
-        self._views = tree_map(lambda part: part.numpy(), self.storages)
 
     def __getstate__(self) -> dict[str, Any]:
         """What an actor's process gets: the blocks, and nothing that is the learner's."""
-        own = ("_views", "generator", "on_batch", "batch")
+        own = ("generator", "on_batch", "batch")
         kept = {name: value for name, value in vars(self).items() if name not in own}
         return {**kept, "actor": None, "algorithm": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        self._view()
 
     def add(self, slot: Any, t: int, transition: dict[str, Any]) -> None:
         """Write row t of a slot, or of K slots.
@@ -115,10 +108,10 @@ class DistributedStorage(Storage):
         Raises:
             KeyError: If there is no such field.
         """
-        if not self.storages:
+        if not isinstance(self.storages, Slots):
             self.init_tensors({})
-        for name, values in transition.items():
-            tree_map(lambda view, new: write_row(view, slot, t, new), self._views[name], values)
+        assert isinstance(self.storages, Slots)
+        self.storages.write(slot, t, transition)
 
     def set_initial_state(self, slots: Sequence[int], core: tuple[Tensor, ...]) -> None:
         """Keep the policy's state before the first row of K slots, a tuple of [1, K, H]."""
@@ -150,9 +143,10 @@ class DistributedStorage(Storage):
         """
         with lock:
             slots = [full_queue.get() for _ in range(batch_size)]
-        numbers = torch.tensor(slots)
-        take = lambda block: time_major(block, slots, numbers)
-        batch = DistributedBatch({name: tree_map(take, block) for name, block in storages.items()})
+        if isinstance(storages, Slots):
+            batch = DistributedBatch(storages.take(slots))
+        else:
+            batch = DistributedBatch(tree_map(lambda block: time_major(block, slots), dict(storages)))
         states = [init_actor_state_storages[m] for m in slots] if init_actor_state_storages else []
         batch["init_actor_states"] = tuple(torch.cat(parts, 1).detach() for parts in zip(*states, strict=True))
         for slot in slots:  # copied: from here on actors may write there

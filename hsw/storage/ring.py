@@ -38,6 +38,7 @@ class Ring:
         self.num_envs, self.slots = num_envs, capacity + 1  # one for the observation that the newest one led to
         self.memory = np.zeros(num_envs * self.slots, dtype)  # pages that the system provides when first written
         self._bytes = self.memory.view(np.uint8).reshape(len(self.memory), dtype.itemsize)
+        self._items = self.memory.view(np.dtype((np.void, dtype.itemsize)))  # which NumPy copies as wholes
         self.offsets = np.full(len(self.memory), PENDING, np.int32)  # a copy of the records', close together
         self._base = np.arange(num_envs) * self.slots
         self._floors = np.zeros(num_envs, np.int64)  # the first row since a reset
@@ -96,14 +97,15 @@ class Ring:
         """Places so many rows later or earlier, at most a whole ring, in the same env."""
         slots = places % self.slots if self.num_envs > 1 else places
         moved = slots + by
-        moved -= self.slots * (moved >= self.slots)
-        moved += self.slots * (moved < 0)
+        for out, back in ((moved >= self.slots, -self.slots), (moved < 0, self.slots)):
+            if out.any():  # few are, and seldom
+                moved[out] += back
         there: np.ndarray = moved if slots is places else places - slots + moved
         return there
 
     def records(self, places: np.ndarray) -> np.ndarray:
         """A copy of the records at these places."""
-        return self._bytes.take(places, 0).view(self.memory.dtype)[:, 0]
+        return self._items.take(places).view(self.memory.dtype)
 
     def draw(self, firsts: np.ndarray, size: int, random: np.random.Generator) -> np.ndarray:
         """Places of transitions among the rows from firsts on, uniformly and with replacement, [size].

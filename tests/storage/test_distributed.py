@@ -16,7 +16,7 @@ import torch.multiprocessing
 from gymnasium.spaces import Box, Dict, Discrete
 
 from hsw.errors import ConfigError
-from hsw.spaces import leaves
+from hsw.spaces import leaves, tree_map
 from hsw.storage import DistributedStorage
 
 T, SLOTS, B, H = 3, 4, 2, 5
@@ -213,3 +213,46 @@ def test_rows_beyond_the_last_slot_are_refused() -> None:
     storage.reset()
     storage.insert_transition(row(1))
     assert storage.update() is None
+
+
+@pytest.mark.parametrize("size", [(2,), (40, 40), (3, 64, 64)])
+def test_rows_of_many_slots_and_of_one_are_the_same_whatever_is_small_or_large(size: tuple[int, ...]) -> None:
+    random = np.random.default_rng(0)
+    obs = Dict({"one": Box(-1, 1, size, np.float32), "two": Dict({"bytes": Box(0, 255, size, np.uint8)})})
+    whole, single = storage_of(obs=obs), storage_of(obs=obs)
+    slots = np.array([2, 0, 3])
+    for t in range(T + 1):
+        step = {
+            name: tree_map(lambda block: random.integers(0, 2, (3, *block.shape[2:])).astype(block.numpy().dtype), part)
+            for name, part in whole.storages.items()
+        }
+        whole.add(slots, t, step)
+        for index, slot in enumerate(slots):
+            for name, part in step.items():
+                single.add(int(slot), t, {name: tree_map(lambda values, k=index: torch.from_numpy(values)[k], part)})
+    for mine, other in zip(leaves(whole.storages), leaves(single.storages), strict=True):
+        assert torch.equal(mine, other)
+        assert mine.is_shared()
+    assert not whole.storages["actions"][1].any()
+    numbers = SimpleNamespace(get=iter([3, 2]).__next__, put=lambda slot: None)
+    batch = whole.sample("cpu", 2, numbers, numbers, whole.storages, [])
+    for mine, other in zip(leaves(dict(batch, init_actor_states={})), leaves(dict(whole.storages)), strict=True):
+        assert torch.equal(mine, other[[3, 2]].transpose(0, 1))
+        assert mine.dtype == other.dtype
+
+
+def test_a_batch_stays_what_it_is_however_many_follow() -> None:
+    storage = storage_of(obs=Box(0, 255, (3, 400, 400), np.uint8))  # large enough to be used again
+    image = np.zeros((3, 400, 400), np.uint8)
+
+    def batch_of(number: int) -> Any:
+        for t in range(T + 1):
+            storage.add(0, t, {"obs": image + np.uint8(number)})
+        one = SimpleNamespace(get=lambda: 0, put=lambda slot: None)
+        return storage.sample("cpu", 1, one, one, storage.storages, [])
+
+    first, second = batch_of(1), batch_of(2)["obs"][1:, 0, 0]
+    for number in range(3, 8):
+        assert (batch_of(number)["obs"] == number).all()
+    assert (first["obs"] == 1).all()
+    assert (second == 2).all()
