@@ -100,7 +100,7 @@ class Changed:
 
 def test_missing_keys_mean_what_they_meant(monkeypatch: Any) -> None:
     monkeypatch.setattr(defaults, "resolve_target", {"it": Changed}.__getitem__)
-    clip = Key("algorithm.value_clip_range", lambda node: node["clip_range"], targets=("it",))
+    clip = Key("algorithm.value_clip_range", lambda config: config["algorithm"]["clip_range"], targets=("it",))
     rate = Key("algorithm.rate", 1, targets=("it",), idle=lambda node: node["clip_range"] == 0)
     monkeypatch.setattr(defaults, "KEYS", (*KEYS, clip, rate))
     old = {"algorithm": {"_target_": "it", "clip_range": 0.3}}
@@ -119,6 +119,13 @@ def test_missing_keys_mean_what_they_meant(monkeypatch: Any) -> None:
         left = {"algorithm": dict(other)}
         leave_out(left)
         assert left["algorithm"] == other
+
+
+def test_a_part_called_action_mask_was_one_like_others() -> None:
+    for parts, meant in (({"seen": {"shape": [2]}}, "auto"), ({"action_mask": {"shape": [2]}}, "none")):
+        config = {"env": {"_target_": "hsw.env.make_env"}, "observation_space": {"type": "Dict", "spaces": parts}}
+        fill_in(config)
+        assert config["env"]["action_mask"] == meant
 
 
 def test_an_old_run_is_run_again_from_its_command(old: Path, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ class Key:
 
     Attributes:
         name: Dotted: a key of the root, or of a group.
-        value: That earlier versions computed with, or a function of the group's node (of the root) that tells it.
+        value: That earlier versions computed with, or a function of the whole config that tells it.
         targets: The group's targets that have the key, in full; empty: all, and what the constructor itself
             does without the key is what it meant, so that nothing has to be filled in.
         idle: Whether any value makes no difference in this node.
@@ -41,9 +41,9 @@ class Key:
     def leaf(self) -> str:
         return self.name.rpartition(".")[2]
 
-    def before(self, node: Node) -> Any:
-        """What earlier versions computed with, in a config whose group is this node."""
-        return self.value(node) if callable(self.value) else self.value
+    def before(self, config: Node) -> Any:
+        """What earlier versions computed with, in this config."""
+        return self.value(config) if callable(self.value) else self.value
 
 
 def _every_update(algorithm: Node) -> bool:
@@ -56,6 +56,13 @@ def _processes(root: Node) -> Node | None:
     agent = root.get("agent")
     actors = isinstance(agent, dict) and agent.get("_target_") == "hsw.agent.DistributedAgent"
     return {"_target_": "hsw.agent.ProcessPool"} if actors else None
+
+
+def _masks(root: Node) -> str:
+    """A part of observations called action_mask was one like others; without one, there is nothing to choose."""
+    space = root.get("observation_space")
+    parts = space.get("spaces") if isinstance(space, dict) else None
+    return "none" if isinstance(parts, dict) and "action_mask" in parts else "auto"
 
 
 KEYS = (
@@ -71,6 +78,7 @@ KEYS = (
     Key("distributed_timeout", 300.0),
     Key("env.wrappers", []),
     Key("env.eval_wrappers"),
+    Key("env.action_mask", _masks, targets=("hsw.env.make_env",)),
     Key("network.distribution", "auto"),
     Key("algorithm.entropy_schedule", "constant"),
     Key("algorithm.value_clip_range", "clip_range", targets=("hsw.algorithm.DAAC",)),
@@ -83,7 +91,7 @@ def fill_in(config: Node) -> None:
     for key in KEYS:
         node = config.get(key.group) if key.group else config
         if isinstance(node, dict) and key.leaf not in node and (not key.group or _takes(key, node)):
-            node[key.leaf] = key.before(node)
+            node[key.leaf] = key.before(config)
 
 
 def leave_out(config: Node) -> None:
@@ -93,7 +101,7 @@ def leave_out(config: Node) -> None:
         node = config.get(key.group) if key.group else config
         if not isinstance(node, dict) or key.leaf not in node or (key.targets and not _has(key, node)):
             continue
-        value, before = node[key.leaf], key.before(node)
+        value, before = node[key.leaf], key.before(config)
         if key.idle(node) or (value == before and isinstance(value, bool) == isinstance(before, bool)):
             told.append((node, key.leaf))
     for node, leaf in told:
