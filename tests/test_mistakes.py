@@ -28,7 +28,7 @@ REFUSED = [
     ("seed=1,2", "seed=1,2 is a sweep over several values, which needs --multirun"),
     (
         "agent=sac env=cartpole",
-        "and the environment has Discrete ones; take agent=a2c, agent=daac, agent=dqn, agent=impala or agent=ppo",
+        "and the environment has Discrete ones; take agent=a2c, agent=daac, agent=dqn, agent=impala, agent=ppo, ",
     ),
     (
         "experiments=lacking",

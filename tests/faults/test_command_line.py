@@ -67,7 +67,7 @@ BAD_REPLAYS = [
     (
         "sac",
         "env=cartpole",
-        "SoftActorCritic takes Box actions, and the environment has Discrete ones; take agent=daac",
+        "SoftActorCritic takes Box actions, and the environment has Discrete ones; take agent=a2c, ",
     ),
     ("sac", "env.id=tests.envs:Unbounded-v0", "SAC needs continuous actions between finite bounds"),
     ("her_sac", "env=pendulum", "hindsight needs Dict observations"),
@@ -76,7 +76,7 @@ BAD_REPLAYS = [
     ("sac", "env=pendulum env.normalize_obs=true", "set network.normalize_obs=true instead"),
     ("sac", "env=pendulum env.normalize_reward=true", "env.normalize_reward=true"),
     ("her_sac", "env=bit_flipping env.frame_stack=2", "frame_stack needs a Box observation"),
-    ("sac", "env=pendulum storage=decoupled", "take storage=her or storage=replay"),
+    ("sac", "env=pendulum storage=decoupled", "take storage=her or storage=prioritized or storage=replay"),
     ("sac", "env=pendulum storage.storage_size=1", "storage_size=1 must be at least num_envs=2"),
     ("sac", "env=pendulum storage.batch_size=0", "storage.batch_size=0 must be at least 1"),
     ("sac", "env=pendulum storage.storage_siz=10", "did you mean storage.storage_size?"),

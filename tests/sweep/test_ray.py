@@ -74,6 +74,7 @@ def nodes() -> Iterator[Nodes]:
         found.cluster.shutdown()
 
 
+@pytest.mark.slow
 def test_jobs_on_a_ray_of_this_machine_leave_what_a_plain_sweep_does(tmp_path: Path) -> None:
     seeds = (*TINY, "seed=1,2")
     assert call("--multirun", *seeds, sweep_dir(tmp_path / "plain")).code == 0
