@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 from optuna.distributions import BaseDistribution
@@ -30,8 +30,9 @@ from hsw.run.status import write_json
 
 JOURNAL, VALUES, CLAIMS = "journal.jsonl", "trial.json", ".claims"
 _LARGEST = 2**22  # bytes
-_NO_LOCKS = 0.05  # seconds between two looks at a lock
+_POLL = 0.05  # seconds between two looks at a lock
 
+Direction = Literal["maximize", "minimize"]
 Propose = Callable[[int, list[FrozenTrial]], dict[str, Any]]
 
 
@@ -105,7 +106,7 @@ class Journal:
         ResourceError: If it cannot be written.
     """
 
-    def __init__(self, folder: Path, space: Mapping[str, BaseDistribution], directions: list[str]) -> None:
+    def __init__(self, folder: Path, space: Mapping[str, BaseDistribution], directions: list[Direction]) -> None:
         self.folder, self.space, self.directions = folder, dict(space), directions
         self._thread = threading.RLock()
         path = folder / JOURNAL
@@ -198,7 +199,7 @@ class Journal:
         """Nobody else takes a trial meanwhile, here or on another machine."""
         with self._thread:
             while (claim := self.claim("study")) is None:
-                time.sleep(_NO_LOCKS)
+                time.sleep(_POLL)
             try:
                 yield
             finally:

@@ -37,12 +37,11 @@ def write_best(plan: Plan, results: Results) -> str:
     choices, values = preset_of(overrides)
     command = shlex.join(["python", "-m", "hsw.train", *choices, "--config-dir", str(folder), "preset=best"])
     found = row.estimate if row else None
-    worth = (
-        f"{found.value:.6g} {interval(found)} on {len(row.scores)} fresh seeds" if row and found else "not confirmed"
-    )
+    fresh = f"{found.value:.6g} {interval(found)} on {len(row.scores)} fresh seeds" if row and found else ""
+    worth = f"{trial.values[0]:.6g} when tuned, {fresh or 'not confirmed'}"
     head = [
         "# @package _global_",
-        f"# Trial {trial.number} of {results.limit} in {folder.name}: {trial.values[0]:.6g} when tuned, {fresh or 'not confirmed'}.",
+        f"# Trial {trial.number} of {results.limit} in {folder.name}: {worth}.",
         f"# {command}",
     ]
     text = "\n".join([*head, yaml.safe_dump(values, sort_keys=False, allow_unicode=True, default_flow_style=None)])

@@ -10,11 +10,11 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial
 
-from hsw.tuning.journal import Propose
+from hsw.tuning.journal import Direction, Propose
 from hsw.tuning.space import Parameter, grid
 
 
-def proposer(sampler: str, space: Sequence[Parameter], directions: list[str], seed: int) -> Propose:
+def proposer(sampler: str, space: Sequence[Parameter], directions: Sequence[Direction], seed: int) -> Propose:
     """What proposes trials.
 
     A proposal depends on the trial's number and on the trials before it alone: the sampler is made anew for each, its

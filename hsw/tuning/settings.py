@@ -138,7 +138,8 @@ def read_command(arguments: Sequence[str]) -> Command:
     known = check_values(told, Settings, "tune")
     settings = Settings(**known)
     settings.check()
-    overrides, swept = [], []
+    overrides: list[str] = []
+    swept: list[str] = []
     for override in prepare_overrides(others):
         (swept if parser.parse_override(override).is_sweep_override() else overrides).append(override)
     for override in (*overrides, *swept):

@@ -77,7 +77,8 @@ class TrialRunner:
             Stopped: If the tuner was.
         """
         plan, settings, number = self._plan, self._plan.settings, taken.number
-        state, value, told = TrialState.COMPLETE, 0.0, []
+        state, value = TrialState.COMPLETE, 0.0
+        told: list[dict[str, Any]] = []
         for rung, budget in enumerate(plan.rungs):
             final = budget == plan.budget
             told = []

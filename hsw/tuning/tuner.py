@@ -24,7 +24,7 @@ from hsw.tuning.checking import check_space, composed, composing, own
 from hsw.tuning.confirm import Confirmation, best_trials
 from hsw.tuning.findings import write_report
 from hsw.tuning.jobs import Jobs
-from hsw.tuning.journal import Journal, Taken, keep_identity
+from hsw.tuning.journal import Direction, Journal, Taken, keep_identity
 from hsw.tuning.preset import write_best
 from hsw.tuning.results import Results, trial_line
 from hsw.tuning.samplers import proposer
@@ -100,7 +100,7 @@ def _study(command: Command, space: tuple[Parameter, ...], plain: DictConfig, fo
     taken_out = [one for one in command.overrides if one.partition("=")[0] not in ("seed", "num_train_steps")]
     seeds = tuple(range(first, first + settings.seeds))
     plan = Plan(settings, tuple(taken_out), space, seeds, int(plain.num_train_steps))
-    directions = ["maximize"] if settings.second == "none" else ["maximize", "minimize"]
+    directions: list[Direction] = ["maximize"] if settings.second == "none" else ["maximize", "minimize"]
     journal = Journal(folder, {one.name: one.distribution() for one in space}, directions)
     results = Results(plan, journal, limit)
     with guarded(), _jobs(folder) as (jobs, stopped_by):
