@@ -11,7 +11,7 @@ import pytest
 
 from hsw import tune
 from hsw.run.status import JobOutcome
-from hsw.tuning import tuner
+from hsw.tuning import findings, tuner
 from tests.runs import Result, call
 
 LR = "algorithm.lr=tag(log, interval(1e-4, 1e-2))"
@@ -69,13 +69,14 @@ class FakeJobs:
     def close(self) -> None: ...
 
 
-def study(
-    patch: pytest.MonkeyPatch, folder: Path, jobs: FakeJobs, *arguments: str, common: tuple[str, ...] = COMMON
-) -> Result:
+def study(patch: pytest.MonkeyPatch, folder: Path, jobs: FakeJobs, *arguments: str, draws: bool = False) -> Result:
     """Run a study's command with these jobs."""
     patch.setattr(tuner, "Jobs", jobs)
     patch.setattr(tuner, "check_space", lambda *_: None)  # has tests of its own, and takes longest
-    return call(*common, f"tune.dir={folder}", "tune.name=s", *arguments, main=tune.cli)
+    if not draws:
+        patch.setattr(findings, "_draw", lambda *_: False)
+        patch.setattr(tuner, "write_best", lambda *_: "")
+    return call(*COMMON, f"tune.dir={folder}", "tune.name=s", *arguments, main=tune.cli)
 
 
 def table(result: Result) -> list[str]:

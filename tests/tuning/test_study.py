@@ -19,7 +19,7 @@ from hsw.tuning.samplers import proposer
 from hsw.tuning.settings import read_command
 from hsw.tuning.space import read_space
 from tests.runs import call
-from tests.tuning.studies import LR, FakeJobs, Killed, journal, peak, states, study, table
+from tests.tuning.studies import LR, FakeJobs, journal, peak, states, study, table
 
 TWO = (LR, "storage.discount=choice(0.9, 0.99)")
 
@@ -35,8 +35,7 @@ def test_a_study_that_is_killed_at_any_job_comes_to_the_same_table(
     total = []
     for until, after in ((1, False), (0, True), (5, False), (6, True)):
         jobs = FakeJobs(peak, until, after)
-        with pytest.raises(Killed):
-            study(monkeypatch, tmp_path / "killed", jobs, *arguments)
+        assert "Killed" in study(monkeypatch, tmp_path / "killed", jobs, *arguments).err
         total += jobs.ran
     last = FakeJobs(peak)
     assert table(study(monkeypatch, tmp_path / "killed", last, *arguments)) == expected
@@ -77,9 +76,9 @@ def test_a_broken_journal_is_refused_and_a_link_is_not_followed(
 
 def test_a_trial_that_fails_ends_no_study_and_all_of_them_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def sometimes(told: dict[str, str], budget: int) -> float | Exception:
-        if float(told["algorithm.lr"]) < 1e-3:
+        if float(told["algorithm.lr"]) < 5e-4:
             return ValueError("the loss is NaN")
-        return float("nan") if float(told["algorithm.lr"]) > 8e-3 else 1.0
+        return float("nan") if float(told["algorithm.lr"]) > 3e-3 else 1.0
 
     result = study(monkeypatch, tmp_path / "some", FakeJobs(sometimes), LR, "tune.trials=12", "tune.sampler=random")
     assert result.code == 0, result.err
@@ -128,8 +127,10 @@ def test_a_running_trial_goes_to_another_once_its_process_is_gone(tmp_path: Path
     again.claim.close()
     (tmp_path / "trial-0001").mkdir()
     (tmp_path / "trial-0001" / "trial.json").write_text('{"values": {"algorithm.lr": 5, "storage.discount": "0.9"}}')
+    kept = one.take(2, propose)
     with pytest.raises(CorruptError, match=r"trial\.json"):
-        one.take(2, propose) and one.take(2, propose)
+        one.take(2, propose)
+    assert kept is not None
 
 
 def test_a_grid_is_tried_whole_and_random_trials_are_those_of_their_numbers(
@@ -157,22 +158,15 @@ def test_seeds_race_and_budgets_halve(tmp_path: Path, monkeypatch: pytest.Monkey
     assert len(jobs.ran) == expected
 
     jobs = FakeJobs(peak)
-    arguments = (
-        *arguments[:3],
-        "tune.seeds=1",
-        "tune.pruner=halving",
-        "tune.rungs=2",
-        "tune.reduction=4",
-        "quiet=true",
-    )
+    halving = ("tune.pruner=halving", "tune.rungs=2", "tune.reduction=4", "quiet=true")
+    arguments = (*arguments[:3], "tune.seeds=1", *halving)
     whole = study(monkeypatch, tmp_path / "halving", jobs, *arguments)
     assert {budget for _, budget in jobs.ran} == {1000, 4000}
     assert [budget for _, budget in jobs.ran].count(1000) == 6
     assert len({job for job, _ in jobs.ran}) == 6  # the same folder goes on
     assert states(tmp_path / "halving").count("pruned") == 12 - len(jobs.ran)
     for until in (3, 1):
-        with pytest.raises(Killed):
-            study(monkeypatch, tmp_path / "killed", FakeJobs(peak, until, after=True), *arguments)
+        assert "Killed" in study(monkeypatch, tmp_path / "killed", FakeJobs(peak, until, after=True), *arguments).err
     assert table(study(monkeypatch, tmp_path / "killed", FakeJobs(peak), *arguments)) == table(whole)
 
     jobs = FakeJobs(peak)
@@ -196,7 +190,7 @@ def test_the_best_run_again_on_fresh_seeds_beside_the_defaults(tmp_path: Path, m
 
     jobs = FakeJobs(lucky)
     arguments = (LR, "tune.sampler=random", "tune.trials=6", "tune.confirm=4", "tune.confirm_seeds=3", "quiet=true")
-    result = study(monkeypatch, tmp_path, jobs, *arguments)
+    result = study(monkeypatch, tmp_path, jobs, *arguments, draws=True)
     assert result.code == 0, result.err
     fresh = [job for job, _ in jobs.ran if job.startswith("confirm/")]
     assert len(fresh) == len(set(fresh)) == (4 + 1) * 3
@@ -207,7 +201,7 @@ def test_the_best_run_again_on_fresh_seeds_beside_the_defaults(tmp_path: Path, m
     best = next(line for line in result.out.splitlines() if line.startswith("best: trial "))
     assert best.split()[2].rstrip(",") != first
     again = FakeJobs(lucky)
-    assert study(monkeypatch, tmp_path, again, *arguments).out == result.out
+    assert table(study(monkeypatch, tmp_path, again, *arguments)) == table(result)
     assert again.ran == []
     report = (tmp_path / "s" / "report.md").read_text()
     for part in ("PED-ANOVA", "## Slices", "## History", "tuned - fresh", "| algorithm.lr | trials |"):
@@ -276,8 +270,7 @@ def test_what_no_run_takes_is_refused_before_anything_is_written(
 
 
 def test_the_journal_has_no_line_of_a_trial_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(Killed):
-        study(monkeypatch, tmp_path, FakeJobs(peak, 1), LR, "tune.trials=2", "quiet=true")
+    assert "Killed" in study(monkeypatch, tmp_path, FakeJobs(peak, 1), LR, "tune.trials=2", "quiet=true").err
     study(monkeypatch, tmp_path, FakeJobs(peak), LR, "tune.trials=2", "quiet=true")
     made = [line for line in journal(tmp_path) if line["op_code"] == 4]  # Optuna's CREATE_TRIAL
     assert len(made) == 2
