@@ -14,9 +14,12 @@ import pytest
 
 from hsw import tune
 from hsw.analysis.results import find_studies, read_run
+from hsw.config.files import conf_folder
 from hsw.tuning import findings
-from hsw.tuning.checking import composed, composing, follows_budget, own
-from tests.runs import TINY, call, finish, rows, start, wait_for, without_times
+from hsw.tuning.checking import check_space, composed, composing, follows_budget, own
+from hsw.tuning.settings import read_command
+from hsw.tuning.space import read_space
+from tests.runs import ENVS, TINY, call, finish, rows, start, wait_for, without_times
 from tests.tuning.studies import LR
 
 PROGRAM = ("-m", "hsw.tune")
@@ -152,3 +155,19 @@ def test_a_signal_saves_what_runs_and_the_same_command_goes_on(tmp_path: Path) -
     _kill(process)
     log = (run / "train.log").read_text()
     assert "resumed at step" in log
+
+
+AGENTS = sorted(path.stem for path in (conf_folder() / "agent").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_each_agent_has_a_space(agent: str) -> None:
+    assert len(read_space(read_command(()), agent)) >= 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("agent", AGENTS)
+def test_each_agents_space_has_only_values_that_its_runs_take(agent: str) -> None:
+    command = read_command((f"agent={agent}", *ENVS[agent]))
+    with composing(command.overrides):
+        check_space(command.settings, command.overrides, read_space(command, agent))
