@@ -51,8 +51,11 @@ def own(config: DictConfig) -> DictConfig:
     return kept
 
 
-def check_space(settings: Settings, overrides: Sequence[str], space: Sequence[Parameter]) -> None:
+def check_space(settings: Settings, overrides: Sequence[str], space: Sequence[Parameter]) -> list[str]:
     """Check every choice and both ends of every interval as a run's config is checked.
+
+    Returns:
+        With halving, what of it would be another at a larger budget: its rungs begin anew.
 
     Raises:
         ConfigError: For the first value that no run takes, a key that there is not, or a budget that cannot grow.
@@ -61,15 +64,16 @@ def check_space(settings: Settings, overrides: Sequence[str], space: Sequence[Pa
     base = composed([*overrides, *overrides_of(space, first)])
     check_composed(base)
     _check_evaluations(settings, base)
-    plain = own(base)
+    plain, following = own(base), list[str]()
     for config, said in [(plain, ""), *_variants(plain, overrides, space, first)]:
         if said:
             try:
                 check(config)
             except ConfigError as error:
                 raise ConfigError(f"{error}; the space has {said}" if said not in str(error) else str(error)) from error
-        if settings.halves and not settings.rescale:
-            _refuse_schedules(config, said)
+        if settings.halves:
+            following += _follows(settings, config, said)
+    return list(dict.fromkeys(following))
 
 
 def _variants(
@@ -106,15 +110,16 @@ def _check_evaluations(settings: Settings, config: DictConfig) -> None:
 # -- what depends on the budget ----------------------------------------------------------------------------------------
 
 
-def _refuse_schedules(config: DictConfig, said: str) -> None:
+def _follows(settings: Settings, config: DictConfig, said: str) -> list[str]:
     found = follows_budget(config)
-    if found:
+    if found and not settings.rescale:
         where = f" (with {said})" if said else ""
         raise ConfigError(
             f"tune.pruner=halving goes on with a run at a larger budget, and {', '.join(found)} would have been another"
             f"{where}: make schedules constant, or let each rung begin anew, its schedules over its own budget: "
             "tune.rescale=true"
         )
+    return found
 
 
 def follows_budget(config: DictConfig) -> list[str]:

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from hsw.analysis.groups import CANNOT_MATTER
 from hsw.config.choices import options
 from hsw.errors import ResourceError
+from hsw.output import one_line
 from hsw.run.folder import write_whole
 from hsw.tuning.checking import composed, own
 from hsw.tuning.results import Results, interval
@@ -42,7 +43,7 @@ def write_best(plan: Plan, results: Results) -> str:
     head = [
         "# @package _global_",
         f"# Trial {trial.number} of {results.limit} in {folder.name}: {worth}.",
-        f"# {command}",
+        f"# {one_line(command)}",
     ]
     text = "\n".join([*head, yaml.safe_dump(values, sort_keys=False, allow_unicode=True, default_flow_style=None)])
     for path in (folder / "best.yaml", folder / "preset" / "best.yaml"):
@@ -65,11 +66,10 @@ def preset_of(overrides: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
         overrides: As they compose.
 
     Returns:
-        The choices, which no preset can make, and nested values.
+        The choices, which no preset can make, with what finds and trusts them; and nested values.
     """
-    choices = [one for one in overrides if _is_choice(one)]
-    places = [one for one in overrides if one.startswith("hydra.searchpath=")]
-    general = dict(_leaves(own(composed([*places, *choices, "~preset"]))))
+    choices = [one for one in overrides if _is_choice(one) or one.startswith(("hydra.searchpath=", "allow="))]
+    general = dict(_leaves(own(composed([*choices, "~preset"]))))
     values: dict[str, Any] = {}
     for path, value in _leaves(own(composed(overrides))):
         if general.get(path, _MISSING) == value or CANNOT_MATTER.match(path) or path == "tag":

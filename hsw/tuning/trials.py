@@ -33,6 +33,7 @@ class Plan:
         space: What varies.
         seeds: Of each trial.
         budget: num_train_steps.
+        anew: Each rung is a run of its own, because something in it depends on the budget.
     """
 
     settings: Settings
@@ -40,6 +41,7 @@ class Plan:
     space: tuple[Parameter, ...]
     seeds: tuple[int, ...]
     budget: int
+    anew: bool = False
 
     @property
     def rungs(self) -> list[int]:
@@ -114,7 +116,7 @@ class TrialRunner:
 
     def folder(self, number: int, seed: int, budget: int) -> Path:
         """Where a seed of a trial runs: one folder for all budgets, unless each begins anew."""
-        apart = self._plan.settings.rescale and budget != self._plan.budget
+        apart = self._plan.anew and budget != self._plan.budget
         return self._journal.place(number) / (f"steps-{budget}" if apart else "") / f"seed-{seed}"
 
     def _seed(self, taken: Taken, slot: int, seed: int, budget: int) -> dict[str, Any]:

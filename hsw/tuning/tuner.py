@@ -87,19 +87,24 @@ def tune(arguments: Sequence[str]) -> None:
         choices = base.hydra.runtime.choices
         space = read_space(command, str(choices.get("agent")))
         points = len(grid(space)) if command.settings.sampler == "grid" else None
-        check_space(command.settings, command.overrides, space)
+        following = check_space(command.settings, command.overrides, space)
         folder = Path(command.settings.dir, command.settings.name or f"{choices.get('agent')}_{choices.get('env')}")
         plain = own(base)
         keep_identity(folder, _identity(command, space, plain))
         limit = min(command.settings.trials or points or _TRIALS, points or 10**9)
-        _study(command, tuple(space), plain, folder, limit)
+        if following:
+            print(f"each rung begins anew, as these depend on its budget: {', '.join(following)}", flush=True)
+        _study(_plan(command, space, plain, bool(following)), plain, folder, limit)
 
 
-def _study(command: Command, space: tuple[Parameter, ...], plain: DictConfig, folder: Path, limit: int) -> None:
-    settings, first = command.settings, int(plain.seed)
-    taken_out = [one for one in command.overrides if one.partition("=")[0] not in ("seed", "num_train_steps")]
-    seeds = tuple(range(first, first + settings.seeds))
-    plan = Plan(settings, tuple(taken_out), space, seeds, int(plain.num_train_steps))
+def _plan(command: Command, space: Sequence[Parameter], plain: DictConfig, anew: bool) -> Plan:
+    kept = [one for one in command.overrides if one.partition("=")[0] not in ("seed", "num_train_steps")]
+    seeds = range(int(plain.seed), int(plain.seed) + command.settings.seeds)
+    return Plan(command.settings, tuple(kept), tuple(space), tuple(seeds), int(plain.num_train_steps), anew)
+
+
+def _study(plan: Plan, plain: DictConfig, folder: Path, limit: int) -> None:
+    settings, space = plan.settings, plan.space
     directions: list[Direction] = ["maximize"] if settings.second == "none" else ["maximize", "minimize"]
     journal = Journal(folder, {one.name: one.distribution() for one in space}, directions)
     results = Results(plan, journal, limit)

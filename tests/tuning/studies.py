@@ -69,10 +69,17 @@ class FakeJobs:
     def close(self) -> None: ...
 
 
-def study(patch: pytest.MonkeyPatch, folder: Path, jobs: FakeJobs, *arguments: str, draws: bool = False) -> Result:
+def study(
+    patch: pytest.MonkeyPatch,
+    folder: Path,
+    jobs: FakeJobs,
+    *arguments: str,
+    draws: bool = False,
+    anew: tuple[str, ...] = (),
+) -> Result:
     """Run a study's command with these jobs."""
     patch.setattr(tuner, "Jobs", jobs)
-    patch.setattr(tuner, "check_space", lambda *_: None)  # has tests of its own, and takes longest
+    patch.setattr(tuner, "check_space", lambda *_: anew)  # has tests of its own, and takes longest
     if not draws:
         patch.setattr(findings, "_draw", lambda *_: False)
         patch.setattr(tuner, "write_best", lambda *_: "")

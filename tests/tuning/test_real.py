@@ -17,6 +17,7 @@ from hsw.analysis.results import find_studies, read_run
 from hsw.config.files import conf_folder
 from hsw.tuning import findings
 from hsw.tuning.checking import check_space, composed, composing, follows_budget, own
+from hsw.tuning.jobs import Jobs
 from hsw.tuning.settings import read_command
 from hsw.tuning.space import read_space
 from tests.runs import ENVS, TINY, call, finish, rows, start, wait_for, without_times
@@ -132,7 +133,8 @@ def test_a_study_killed_three_times_comes_to_its_end(tmp_path: Path, workers: in
     assert folders == [f"trial-{number:04d}" for number in range(12)]
     assert len(_table(result.out)) == 1 + 12
     for run in (tmp_path / "killed").glob("trial-*/seed-*"):
-        assert len({row["step"] for row in rows(run)}) == len(rows(run))  # no step twice
+        steps = [(row["step"], "eval/return_mean" in row) for row in rows(run)]
+        assert len(set(steps)) == len(steps)  # none twice
     if workers == 1:
         whole = finish(start(*arguments, "tune.name=whole", program=PROGRAM), 900)
         assert _table(whole.out) == _table(result.out)
@@ -171,3 +173,19 @@ def test_each_agents_space_has_only_values_that_its_runs_take(agent: str) -> Non
     command = read_command((f"agent={agent}", *ENVS[agent]))
     with composing(command.overrides):
         check_space(command.settings, command.overrides, read_space(command, agent))
+
+
+@pytest.mark.slow
+def test_a_job_that_is_refused_or_dies_has_a_sentence(tmp_path: Path) -> None:
+    jobs = Jobs(tmp_path)
+    try:
+        refused = jobs.run(0, ["agent=ppo", "env=cartpole", "algorithm.lrr=1", "num_train_steps=64"], tmp_path / "a")
+        assert (refused.status, refused.exit_code) == ("failed", 2)
+        assert "algorithm.lr" in str(refused.note or refused.error)
+        dies = ["agent=ppo", "env.id=tests.envs:Suicidal-v0", "num_train_steps=64", "env.num_envs=1"]
+        died = jobs.run(0, dies, tmp_path / "b")
+        assert (died.status, died.exit_code) == ("failed", 5)
+        assert "died 3 times" in str(died.note or died.error)
+        assert jobs.run(0, [*TINY, "agent=ppo", "env=cartpole"], tmp_path / "c").status == "done"
+    finally:
+        jobs.close()

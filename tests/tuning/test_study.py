@@ -170,7 +170,8 @@ def test_seeds_race_and_budgets_halve(tmp_path: Path, monkeypatch: pytest.Monkey
     assert table(study(monkeypatch, tmp_path / "killed", FakeJobs(peak), *arguments)) == table(whole)
 
     jobs = FakeJobs(peak)
-    study(monkeypatch, tmp_path / "anew", jobs, *arguments, "tune.rescale=true")
+    said = study(monkeypatch, tmp_path / "anew", jobs, *arguments, "tune.rescale=true", anew=("algorithm.lr_schedule",))
+    assert "begins anew" in said.out
     assert ("trial-0000/steps-1000/seed-1", 1000) in jobs.ran
     assert ("trial-0000/seed-1", 4000) in jobs.ran
 
