@@ -182,7 +182,7 @@ def test_a_job_that_is_refused_or_dies_has_a_sentence(tmp_path: Path) -> None:
         refused = jobs.run(0, ["agent=ppo", "env=cartpole", "algorithm.lrr=1", "num_train_steps=64"], tmp_path / "a")
         assert (refused.status, refused.exit_code) == ("failed", 2)
         assert "algorithm.lr" in str(refused.note or refused.error)
-        dies = ["agent=ppo", "env.id=tests.envs:Suicidal-v0", "num_train_steps=64", "env.num_envs=1"]
+        dies = ["agent=ppo", "env.id=tests.envs:Dies-v0", "num_train_steps=64", "env.num_envs=1"]
         died = jobs.run(0, dies, tmp_path / "b")
         assert (died.status, died.exit_code) == ("failed", 5)
         assert "died 3 times" in str(died.note or died.error)
