@@ -24,6 +24,7 @@ from tests.runs import ENVS, TINY, call, finish, rows, start, wait_for, without_
 from tests.tuning.studies import LR
 
 PROGRAM = ("-m", "hsw.tune")
+ENTROPY = "algorithm.entropy_schedule"
 FINITE = "algorithm.lr=choice(1e-3, 1e30)"  # a step of 1e30 makes weights that are no numbers
 
 
@@ -36,6 +37,7 @@ def test_help_answers_at_once() -> None:
         assert f"tune.{setting}" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_trials_seeds_are_jobs_and_a_failed_one_ends_no_study(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -48,8 +50,6 @@ def test_a_trials_seeds_are_jobs_and_a_failed_one_ends_no_study(
     folder = tmp_path / "ppo_cartpole"
     assert "trial 0: done" in result.out
     assert "trial 1: failed  seed 1:" in result.out
-    again = call(*arguments, main=tune.cli)
-    assert _table(again.out) == _table(result.out)
     runs = {str(run.relative_to(folder)): read_run(run) for one in find_studies([folder]).values() for run in one}
     assert runs["trial-0000/seed-1"].status == "done"
     assert runs["trial-0000/seed-1"].config["algorithm.lr"] == "0.001"
@@ -60,16 +60,13 @@ def test_a_trials_seeds_are_jobs_and_a_failed_one_ends_no_study(
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
-        (("agent=ppo", "~preset"), ["algorithm.lr_schedule=linear"]),
-        (
-            ("agent=ppo", "algorithm.lr_schedule=constant", "algorithm.clip_schedule=cosine"),
-            ["algorithm.clip_schedule"],
-        ),
+        (("agent=ppo", "~preset"), ["algorithm.lr_schedule"]),
         (("agent=ppo", "~preset", "algorithm.lr_schedule={_target_:hsw.schedule.Constant}"), []),
-        (("agent=ppo", "~preset", "algorithm.lr_schedule={_target_:hsw.schedule.Linear}"), ["algorithm.lr_schedule"]),
-        (("agent=sac", "env=pendulum"), []),
-        (("agent=sac", "env=pendulum", "storage.storage_size=${num_train_steps}"), ["storage.storage_size"]),
-        (("agent=sac", "env=pendulum", "storage=prioritized"), ["storage.beta_end"]),
+        (("agent=daac", "algorithm.entropy_schedule={_target_:hsw.schedule.Linear}", "~preset"), [ENTROPY]),
+        (
+            ("agent=sac", "env=pendulum", "storage=prioritized", "storage.storage_size=${num_train_steps}"),
+            ["storage.storage_size", "storage.beta_end"],
+        ),
         (("agent=dqn",), ["algorithm.epsilon_fraction"]),
         (("agent=dqn", "algorithm.epsilon_fraction=0"), []),
     ],
@@ -77,7 +74,7 @@ def test_a_trials_seeds_are_jobs_and_a_failed_one_ends_no_study(
 def test_what_would_be_another_at_a_larger_budget_is_known(overrides: tuple[str, ...], expected: list[str]) -> None:
     with composing(overrides):
         found = follows_budget(own(composed(overrides)))
-    assert [one.partition("=")[0] for one in found] == [one.partition("=")[0] for one in expected]
+    assert [one.partition("=")[0] for one in found] == expected
 
 
 @pytest.mark.slow

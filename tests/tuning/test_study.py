@@ -27,13 +27,13 @@ TWO = (LR, "storage.discount=choice(0.9, 0.99)")
 def test_a_study_that_is_killed_at_any_job_comes_to_the_same_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With TPE, past its random beginning: 12 trials of 2 seeds, killed in the midst of 4 jobs and after 4."""
+    """With TPE, past its random beginning: 12 trials of 2 seeds, killed before two jobs and after one."""
     arguments = (*TWO, "tune.trials=12", "quiet=true")
     whole = FakeJobs(peak)
     expected = table(study(monkeypatch, tmp_path / "whole", whole, *arguments))
     assert len(whole.ran) == 24
     total = []
-    for until, after in ((1, False), (0, True), (5, False), (6, True)):
+    for until, after in ((1, False), (6, True), (10, False)):
         jobs = FakeJobs(peak, until, after)
         assert "Killed" in study(monkeypatch, tmp_path / "killed", jobs, *arguments).err
         total += jobs.ran
@@ -41,7 +41,7 @@ def test_a_study_that_is_killed_at_any_job_comes_to_the_same_table(
     assert table(study(monkeypatch, tmp_path / "killed", last, *arguments)) == expected
     total += last.ran
     assert {job for job, _ in total} == {job for job, _ in whole.ran}
-    assert len(total) <= 24 + 4  # of each kill one job is asked for again, which is skipped or resumed
+    assert len(total) <= 24 + 3  # of each kill one job is asked for again, which is skipped or resumed
     nothing = FakeJobs(peak)
     assert table(study(monkeypatch, tmp_path / "killed", nothing, *arguments)) == expected
     assert nothing.ran == []
@@ -52,12 +52,10 @@ def test_a_journal_cut_off_anywhere_is_read_and_loses_nothing(tmp_path: Path, mo
     expected = table(study(monkeypatch, tmp_path, FakeJobs(peak), *arguments))
     path = tmp_path / "s" / JOURNAL
     content = path.read_bytes()
-    for size in (len(content) - 1, len(content) - 40, len(content) // 2, 60, 0):
+    for size in (len(content) - 40, len(content) // 2, 0):
         path.write_bytes(content[:size])
         assert table(study(monkeypatch, tmp_path, FakeJobs(peak), *arguments)) == expected
         assert states(tmp_path) == ["done"] * 4
-    path.unlink()
-    assert table(study(monkeypatch, tmp_path, FakeJobs(peak), *arguments)) == expected
 
 
 def test_a_broken_journal_is_refused_and_a_link_is_not_followed(
@@ -233,7 +231,7 @@ def test_another_study_in_the_folder_and_a_folder_that_cannot_be_written_are_ref
 ) -> None:
     arguments = (LR, "tune.trials=1", "tune.seeds=1")
     assert study(monkeypatch, tmp_path, FakeJobs(peak), *arguments).code == 0
-    for other in ("storage.discount=0.5", "tune.seeds=2", "algorithm.lr=interval(1, 2)", "num_train_steps=5000"):
+    for other in ("storage.discount=0.5", "tune.seeds=2", "algorithm.lr=interval(1, 2)"):
         told = [one for one in arguments if one.partition("=")[0] != other.partition("=")[0]]
         refused = study(monkeypatch, tmp_path, FakeJobs(peak), *told, other)
         assert refused.refused(2, "holds a study with", "tune.name")
@@ -252,9 +250,7 @@ def test_another_study_in_the_folder_and_a_folder_that_cannot_be_written_are_ref
     [
         (("algorithm.lrr=interval(0, 1)",), 2, ("algorithm.lr",)),
         (("algorithm.clip_range=choice(0.1, -1)",), 2, ("algorithm.clip_range=-1", "must be")),
-        (("algorithm.lr=interval(0.1, 1)", "env=nowhere"), 2, ("nowhere",)),
         (("network=choice(actor_critic, nothing)",), 2, ("nothing",)),
-        (("storage.num_steps=choice(8, many)",), 2, ("whole number",)),
         ((LR, "tune.pruner=halving"), 2, ("lr_schedule=linear", "tune.rescale=true")),
         ((LR, "tune.last=3"), 2, ("eval_interval",)),
         ((LR, "env.kwargs.api_key=abcdefgh12345678"), 2, ("secret",)),
