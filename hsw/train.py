@@ -81,7 +81,7 @@ def _hydra_main(config: DictConfig) -> None:
             multiprocessing.set_start_method("spawn", force=True)
         if "joblib" in launcher:
             config.threads = config.threads if named else 1  # there are as many jobs as cores
-        number = int(os.environ.get(NUMBER, hydra_config.job.num))
+        number = int(os.environ.get(NUMBER) or hydra_config.job.num)  # a single run has none
         run_job(lambda: run_in_folder(config, folder, job=True), folder.name, number, config.fail_fast)
         return
     try:

@@ -35,8 +35,9 @@ FLOORS = [
     {"cli"},
     {"sweep", "build"},
     {"trained", "learners", "done", "rerun"},
+    {"tuning"},
 ]
-KNOW_HYDRA = {"config", "cli", "sweep", "build", "trained", "learners", "rerun", *ENTRY}
+KNOW_HYDRA = {"config", "cli", "sweep", "build", "trained", "learners", "rerun", "tuning", *ENTRY}
 
 
 def imports(path):

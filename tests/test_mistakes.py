@@ -24,7 +24,7 @@ MINE = {
 }
 REFUSED = [
     ("algorithm.lr=interval(0,1) --multirun", "list them: algorithm.lr="),
-    ("hydra/sweeper=optuna --multirun algorithm.lr=interval(0,1)", "there is no tuner yet, a sweep is a grid"),
+    ("hydra/sweeper=optuna --multirun algorithm.lr=interval(0,1)", "python -m hsw.tune"),
     ("seed=1,2", "seed=1,2 is a sweep over several values, which needs --multirun"),
     (
         "agent=sac env=cartpole",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import torch
@@ -101,6 +102,12 @@ class DQN(Algorithm):
             "epsilon": epsilon,
             "lr": optimizer.param_groups[0]["lr"],
         }
+
+    @staticmethod
+    def follows_budget(options: Mapping[str, Any]) -> list[str]:
+        """Which of its options make it do otherwise at the same step of a longer run."""
+        falls = options.get("epsilon_fraction", 0.1) and options.get("epsilon_start") != options.get("epsilon_end")
+        return ["epsilon_fraction"] if falls else []
 
     def epsilon(self) -> float:
         """The probability of a random action at this point of the run."""

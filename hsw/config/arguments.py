@@ -65,8 +65,8 @@ def prepare_overrides(overrides: Iterable[str]) -> list[str]:
         names = [name.strip() for name in listed[1].split(",")] if listed else []
         if key == "hydra/sweeper" and value != "basic":
             raise ConfigError(
-                f"{override}: there is no tuner yet, a sweep is a grid; list the values to try, such as "
-                "--multirun algorithm.lr=1e-3,3e-4"
+                f"{override}: a sweep is a grid, such as --multirun algorithm.lr=1e-3,3e-4; what searches a space is "
+                "python -m hsw.tune"
             )
         if len(names) == 1:
             prepared.append(f"logger={names[0]}")

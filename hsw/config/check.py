@@ -120,6 +120,26 @@ def check_config(
     return whole
 
 
+def check_values(values: dict[str, Any], settings: type, path: str) -> dict[str, Any]:
+    """Check values that no group of the config has.
+
+    Args:
+        values: By name.
+        settings: A dataclass whose fields are the names that there are.
+        path: What stands before the names on a command line.
+
+    Returns:
+        The values, with numbers such as 1e5 whole where these are expected.
+
+    Raises:
+        ConfigError: For the first thing that is wrong, with the nearest right name or the allowed range.
+    """
+    checked = dict(values)
+    hints = typing.get_type_hints(settings, include_extras=True)
+    _check_node(checked, path, hints, {path: hints}, (), [])
+    return checked
+
+
 def _select(config: dict[str, Any], place: str) -> dict[str, Any]:
     node: Any = config
     for name in place.split(".", 1):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
@@ -92,6 +93,11 @@ class PrioritizedReplayStorage(ReplayStorage):
     def present_beta(self) -> float:
         """beta at this point of the run, of which the algorithm knows."""
         return self.beta + (self.beta_end - self.beta) * float(getattr(self.algorithm, "progress", 0.0))
+
+    @staticmethod
+    def follows_budget(options: Mapping[str, Any]) -> list[str]:
+        """Which of its options make it do otherwise at the same step of a longer run."""
+        return ["beta_end"] if options.get("beta") != options.get("beta_end") else []
 
     def update_priorities(self, indices: Tensor, values: Tensor) -> None:
         """Take note of absolute errors, [B], about the transitions that a batch called so, [B]."""

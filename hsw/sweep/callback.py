@@ -252,7 +252,10 @@ def jobs_of(overrides: Iterable[Override]) -> list[list[str]]:
         elif override.is_discrete_sweep():
             values[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
         else:
-            raise ConfigError(f"{key}: a sweep takes values one by one, not an interval; list them: {key}=1,2,3")
+            raise ConfigError(
+                f"{key}: a sweep takes values one by one, not an interval; list them: {key}=1,2,3, or "
+                "search with python -m hsw.tune"
+            )
     return [list(job) for job in itertools.product(*values.values())]
 
 
