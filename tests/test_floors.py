@@ -35,8 +35,9 @@ FLOORS = [
     {"cli"},
     {"sweep", "build"},
     {"trained", "learners", "done", "rerun"},
+    {"exporting"},
 ]
-KNOW_HYDRA = {"config", "cli", "sweep", "build", "trained", "learners", "rerun", *ENTRY}
+KNOW_HYDRA = {"config", "cli", "sweep", "build", "trained", "learners", "rerun", "exporting", *ENTRY}
 
 
 def imports(path):
