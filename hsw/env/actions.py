@@ -52,7 +52,7 @@ class ActionCast:
 
     def tensors(self, actions: torch.Tensor) -> torch.Tensor:
         """The same of a policy's actions, [B, *shape], for a graph."""
-        actions = actions.reshape(len(actions), *self._shape)
+        actions = actions.reshape(-1, *self._shape)  # len would fix the size of a graph's batch
         if not self._is_box:
             return (actions if self._start is None else actions.long() + torch.as_tensor(self._start)).to(
                 self.torch_dtype

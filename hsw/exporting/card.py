@@ -19,15 +19,22 @@ A policy that [hsw](https://pypi.org/project/hsw/) {version} has trained for {st
 
 | | |
 |---|---|
-| return, {episodes} episodes that it was not trained on, most likely actions | {mean:.2f} ± {std:.2f} (mean, standard deviation) |
-| from {least:.2f} to {most:.2f} | {lengths} steps an episode on average |
-| exported against trained, on {observations:,} observations | largest difference {difference:.1e}, {equal:,} equal actions{close} |
+| return, {episodes} episodes, mean ± standard deviation | {mean:.2f} ± {std:.2f} |
+| from, to | {least:.2f}, {most:.2f} |
+| steps an episode | {lengths} |
+| observations on which the exported policy was held against the trained one | {observations:,} |
+| largest difference, and equal actions | {difference:.1e}, {equal:,}{close} |
 
-{video}`policy.json` says what goes into the policy and what comes out; normalisation and action bounds are inside. Frames
-are stacked outside{stack}, and the wrappers that it lists are the environment's. `config.yaml` is the whole configuration:
-with hsw, `python -m hsw.train` with its values trains such a policy again.
+Episodes are of seeds that it was not trained on, and actions the most likely ones.
 
-```python
+{video}`policy.json` says what goes into the policy and what comes out; normalisation and action bounds are inside.
+Frames are stacked outside{stack}, and the wrappers that it lists are the environment's. `config.yaml` is the whole
+configuration of the run.
+
+{snippet}Files: {files}.
+"""
+
+_SNIPPET = """```python
 import gymnasium, numpy, onnxruntime
 
 policy = onnxruntime.InferenceSession("policy.onnx")
@@ -36,7 +43,6 @@ obs, _ = env.reset(seed=1)
 action = policy.run(["action"], {{"obs": numpy.asarray(obs)[None]}})[0][0]
 ```
 
-Files: {files}.
 """
 
 
@@ -69,10 +75,12 @@ def card(
     }
     stack = config.env.get("frame_stack") or 1
     close = f", {parity['close_calls']:,} close calls" if parity["close_calls"] else ""
+    plain = parity["format"] == "onnx" and config.observation_space.get("type") != "Dict" and stack == 1
+    plain = plain and trained.policy.initial_memory(1) is None
     text = _TEXT.format(
         agent=agent,
         env=env,
-        id=env,
+        snippet=_SNIPPET.format(id=env) if plain else "",
         version=__version__,
         step=trained.step,
         seed=config.seed,

@@ -151,6 +151,10 @@ def _interface(trained: TrainedPolicy, graph: ActingGraph, form: str) -> dict[st
     return {
         "hsw": __version__,
         "file": formats.FILES[form],
+        "env": {
+            "id": env.get("id"),
+            "kwargs": redact_all(OmegaConf.to_container(env.get("kwargs") or OmegaConf.create())),
+        },
         "inputs": [port.told for port in graph.inputs],
         "outputs": [port.told for port in graph.outputs],
         "frame_stack": env.get("frame_stack", 1),

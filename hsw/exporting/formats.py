@@ -8,11 +8,9 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from hsw.errors import ConfigError
 from hsw.exporting.graph import ActingGraph
@@ -43,25 +41,24 @@ def write(graph: ActingGraph, form: str) -> tuple[bytes, Runner]:
     shapes = tuple({port.batch: batch} for port in graph.inputs)
     try:
         with _quiet(), torch.no_grad():
-            return (_onnx if form == "onnx" else _pt2)(graph, examples, shapes)
+            program = torch.export.export(graph, examples, dynamic_shapes={"inputs": shapes}, strict=False)
+            return (_onnx if form == "onnx" else _pt2)(graph, program)
     except Exception as error:  # whatever tracing meets
         told = " ".join(str(error).split())[:300]
         raise ConfigError(f"this policy cannot be exported as {form}: {type(error).__name__}: {told}") from error
 
 
-def _onnx(graph: ActingGraph, examples: tuple[Tensor, ...], shapes: Any) -> tuple[bytes, Runner]:
-    program = torch.onnx.export(
-        graph,
-        examples,
+def _onnx(graph: ActingGraph, program: torch.export.ExportedProgram) -> tuple[bytes, Runner]:
+    model = torch.onnx.export(
+        program,
         dynamo=True,
-        dynamic_shapes={"inputs": shapes},
         input_names=[port.name for port in graph.inputs],
         output_names=[port.name for port in graph.outputs],
         opset_version=OPSET,
         verbose=False,
     )
-    assert program is not None
-    content = program.model_proto.SerializeToString()
+    assert model is not None
+    content = model.model_proto.SerializeToString()
     return content, onnx_runner(content)
 
 
@@ -82,14 +79,14 @@ def onnx_runner(content: bytes) -> Runner:
     return run
 
 
-def _pt2(graph: ActingGraph, examples: tuple[Tensor, ...], shapes: Any) -> tuple[bytes, Runner]:
-    program = torch.export.export(graph, examples, dynamic_shapes={"inputs": shapes}, strict=False)
+def _pt2(graph: ActingGraph, program: torch.export.ExportedProgram) -> tuple[bytes, Runner]:
     file = io.BytesIO()
     torch.export.save(program, file)
     module = program.module()
 
     def run(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        values = module(*(torch.from_numpy(inputs[port.name]) for port in graph.inputs))
+        with torch.no_grad():
+            values = module(*(torch.from_numpy(inputs[port.name]) for port in graph.inputs))
         return {port.name: value.numpy() for port, value in zip(graph.outputs, values, strict=True)}
 
     return file.getvalue(), run
