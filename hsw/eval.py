@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from hsw.cli.main import Parser, run_main
+from hsw.cli.main import Parser, checkpoint_of, run_main
 from hsw.errors import ConfigError
 
 
@@ -54,12 +54,6 @@ def evaluate_run(
         trained.evaluate(1, deterministic, seed, num_envs=1, render_mode="rgb_array", on_step=recorder)
         result["video"] = str(recorder.write(folder / f"step-{trained.step}"))
     return result
-
-
-def checkpoint_of(text: str) -> str | int:
-    if text not in ("last", "best") and not text.isdecimal():
-        raise ConfigError(f"--checkpoint={text} must be last, best or the step of one that was kept")
-    return int(text) if text.isdecimal() else text
 
 
 def main() -> None:

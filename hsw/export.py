@@ -7,9 +7,8 @@ import re
 from importlib.util import find_spec
 from pathlib import Path
 
-from hsw.cli.main import Parser, run_main
+from hsw.cli.main import Parser, checkpoint_of, run_main
 from hsw.errors import ConfigError, ResourceError
-from hsw.eval import checkpoint_of
 
 
 def push(folder: Path, name: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from hsw import __version__
+import hsw
 from hsw.secrets import redact
 from hsw.trained import TrainedPolicy
 
@@ -81,7 +81,7 @@ def card(
         agent=agent,
         env=env,
         snippet=_SNIPPET.format(id=env) if plain else "",
-        version=__version__,
+        version=hsw.__version__,
         step=trained.step,
         seed=config.seed,
         episodes=scores["episodes"],

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from safetensors.torch import save
 from torch import Tensor
 
-from hsw import __version__
+import hsw
 from hsw.build import build_env
 from hsw.config.plugins import trusted_packages
 from hsw.env.trust import only_trusting
@@ -149,7 +149,7 @@ def _interface(trained: TrainedPolicy, graph: ActingGraph, form: str) -> dict[st
     env = trained.config.env
     wrappers = OmegaConf.to_container(env.get("wrappers") or OmegaConf.create([]), resolve=True)
     return {
-        "hsw": __version__,
+        "hsw": hsw.__version__,
         "file": formats.FILES[form],
         "env": {
             "id": env.get("id"),

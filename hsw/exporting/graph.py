@@ -65,7 +65,7 @@ class ActingGraph(nn.Module):
             self.register_buffer(f"mean_{index}", moments["mean"].double())
             self.register_buffer(f"var_{index}", moments["var"].double())
         self.memory = self.policy.initial_memory(ROWS)
-        self.carried = _carried(self.policy) if self.memory is not None else {}
+        self.carried: dict[str, int] = {}
         self.inputs = self._input_ports()
         with torch.no_grad():
             outputs = self(*(port.example for port in self.inputs))
@@ -80,6 +80,7 @@ class ActingGraph(nn.Module):
             return ports
         with torch.no_grad():
             actions, _ = self.policy.act(self._observation([port.example for port in ports]), True)
+        self.carried = _carried(self.policy, actions)
         ports.append(Port("start", torch.ones(ROWS, dtype=torch.bool)))
         ports.append(Port("last_reward", torch.zeros(ROWS)))
         ports.append(Port("last_action", torch.zeros_like(actions)))
@@ -116,7 +117,8 @@ class ActingGraph(nn.Module):
     def _scaled(self, part: Tensor, index: int) -> Tensor:
         mean, var = getattr(self, f"mean_{index}"), getattr(self, f"var_{index}")
         scaled = (part - mean) / torch.sqrt(var + 1e-8)
-        return scaled.clamp(-ObsNormalizer.clip, ObsNormalizer.clip).float()
+        clipped: Tensor = scaled.clamp(-ObsNormalizer.clip, ObsNormalizer.clip)
+        return clipped.float()
 
 
 def parts(space: SpaceSpec, name: str = "obs") -> Iterator[tuple[str, SpaceSpec]]:
@@ -163,24 +165,27 @@ def telling(policy: Policy) -> Iterator[dict[str, Tensor]]:
             del owner.__dict__[method]
 
 
-def _carried(policy: Policy) -> dict[str, int]:
-    """The tensors of a memory that last from one observation to the next, and which axis counts environments."""
-    small, large = policy.initial_memory(ROWS), policy.initial_memory(ROWS + 1)
-    assert small is not None
-    assert large is not None
-    before = dict(_leaves(small))
-    device = next(iter(before.values())).device
-    valid = torch.ones(ROWS, dtype=torch.bool, device=device)
-    actions = next(value for name, value in before.items() if "action" in name)
-    small.remember(actions.clone(), torch.zeros(ROWS, device=device), valid)
-    lasting = {name: value for name, value in _leaves(small) if value is before[name]}
-    return {
-        name: next(
-            axis for axis, (a, b) in enumerate(zip(value.shape, _leaf(large, name).shape, strict=True)) if a != b
-        )
-        for name, value in lasting.items()
-        if value.numel()
-    }
+def _carried(policy: Policy, actions: Tensor) -> dict[str, int]:
+    """What of a memory lasts from one observation to the next, and which axis of it counts environments.
+
+    Args:
+        policy: Whose memory it is.
+        actions: Of ROWS environments.
+    """
+    memory, larger = policy.initial_memory(ROWS), policy.initial_memory(ROWS + 1)
+    assert memory is not None
+    assert larger is not None
+    names = [name for name, value in _leaves(memory) if value.numel()]
+    for name in names:
+        _set_leaf(memory, name, torch.ones_like(_leaf(memory, name)))
+    memory.remember(
+        torch.zeros_like(actions),
+        actions.new_zeros(ROWS, dtype=torch.float32),
+        actions.new_ones(ROWS, dtype=torch.bool),
+    )
+    lasting = {name: _leaf(memory, name) for name in names if bool((_leaf(memory, name) == 1).all())}
+    shapes = {name: zip(value.shape, _leaf(larger, name).shape, strict=True) for name, value in lasting.items()}
+    return {name: next(axis for axis, (a, b) in enumerate(sizes) if a != b) for name, sizes in shapes.items()}
 
 
 def _leaves(memory: Memory) -> Iterator[tuple[str, Tensor]]:
