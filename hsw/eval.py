@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from hsw.cli.main import Parser, run_main
+from hsw.cli.main import Parser, checkpoint_of, run_main
 from hsw.errors import ConfigError
 
 
@@ -56,19 +56,13 @@ def evaluate_run(
     return result
 
 
-def _checkpoint(text: str) -> str | int:
-    if text not in ("last", "best") and not text.isdecimal():
-        raise ConfigError(f"--checkpoint={text} must be last, best or the step of one that was kept")
-    return int(text) if text.isdecimal() else text
-
-
 def main() -> None:
     """Parse the command line, evaluate, print JSON."""
     parser = Parser(prog="hsw-eval", description="Evaluate the networks that a run saved.")
     parser.add_argument("folder", type=Path, help="the run's folder")
     parser.add_argument("--episodes", type=int, default=20, help="whole episodes to play (20)")
     parser.add_argument("--seed", type=int, help="root of the episodes' seeds (the run's)")
-    parser.add_argument("--checkpoint", type=_checkpoint, default="last", help="last, best or a step (last)")
+    parser.add_argument("--checkpoint", type=checkpoint_of, default="last", help="last, best or a step (last)")
     action = parser.add_mutually_exclusive_group()
     action.add_argument("--deterministic", dest="deterministic", action="store_true", default=None)
     action.add_argument("--sample", dest="deterministic", action="store_false", help="sample actions")

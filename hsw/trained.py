@@ -40,6 +40,7 @@ class TrainedPolicy:
         step: Of the checkpoint, in environment steps.
         policy: The networks themselves, a torch module that takes what the environment's adapter gives.
         folder: The run's.
+        statistics: With which observations are normalised, by their parts; empty where they are not.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class TrainedPolicy:
     ) -> None:
         self.folder, self.config, self.policy, self.step = folder, config, policy, step
         self.device = resolve_device(device)
-        self._statistics = statistics
+        self.statistics = statistics
         self._stream: ObsStream | None = None
         self._memory: Memory | None = None
         self._last_actions: torch.Tensor | None = None
@@ -84,6 +85,15 @@ class TrainedPolicy:
         self._last_actions, self._fresh = actions, np.zeros(size, bool)
         taken = stream.actions_to_env(actions.cpu().numpy())
         return taken[0] if single else taken
+
+    def normalized(self, obs: Any) -> Any:
+        """Observations as the networks take them, [B, *shape] or a dict of them.
+
+        Args:
+            obs: Stacked already, as environments of the run give them that do not normalise.
+        """
+        self._stream = self._stream or ObsStream(self._make_env())
+        return self._stream.normalized(obs)
 
     def reset(self, ended: Any = None) -> None:
         """The next observation begins an episode.
@@ -128,7 +138,7 @@ class TrainedPolicy:
         with only_trusting((*self.config.allow, *trusted_packages())):
             env = build_env(config, training=False, **options)
         try:
-            env.load_obs_statistics(self._statistics)
+            env.load_obs_statistics(self.statistics)
             scores = evaluate(self.policy, env, num_episodes, deterministic, config.seed, self.device, on_step=on_step)
         finally:
             env.close()
@@ -163,7 +173,7 @@ class TrainedPolicy:
         """An environment of which the spaces and the adapter's settings are asked, and nothing else."""
         with only_trusting((*self.config.allow, *trusted_packages())):
             env = build_env(self.config, training=False, num_envs=1)
-        env.load_obs_statistics(self._statistics)
+        env.load_obs_statistics(self.statistics)
         env.close()
         return env
 

@@ -205,7 +205,7 @@ def test_a_loaded_policy_acts_on_plain_observations_as_it_is_evaluated(
     """What act answers to an evaluation's own observations, one after another, is what that evaluation did."""
     policy = hsw.load(trained(tmp_path, recipe, *overrides), allow=["tests"])
     env = build_env(policy.config, training=False, num_envs=1)
-    env.load_obs_statistics(policy._statistics)
+    env.load_obs_statistics(policy.statistics)
     recorded = Recorder(env)
     evaluate(policy.policy, env, 3, True, 1, torch.device("cpu"))
     env.close()

@@ -35,9 +35,9 @@ FLOORS = [
     {"cli"},
     {"sweep", "build"},
     {"trained", "learners", "done", "rerun"},
-    {"tuning"},
+    {"tuning", "exporting"},
 ]
-KNOW_HYDRA = {"config", "cli", "sweep", "build", "trained", "learners", "rerun", "tuning", *ENTRY}
+KNOW_HYDRA = {"config", "cli", "sweep", "build", "trained", "learners", "rerun", "tuning", "exporting", *ENTRY}
 
 
 def imports(path):

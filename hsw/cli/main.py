@@ -30,6 +30,13 @@ class Parser(argparse.ArgumentParser):
         raise ConfigError(f"{message}; --help lists what there is")
 
 
+def checkpoint_of(text: str) -> str | int:
+    """The value of --checkpoint."""
+    if text not in ("last", "best") and not text.isdecimal():
+        raise ConfigError(f"--checkpoint={text} must be last, best or the step of one that was kept")
+    return int(text) if text.isdecimal() else text
+
+
 def describe(error: BaseException, arguments: Sequence[str] | None = None) -> tuple[str, int]:
     """An error as one sentence without secrets, and an exit code; of a command line's arguments, the process' own if
     None."""

@@ -49,3 +49,15 @@ class ActionCast:
         else:
             cast = np.clip(actions.astype(self._dtype), *self._bounds)
         return cast
+
+    def tensors(self, actions: torch.Tensor) -> torch.Tensor:
+        """The same of a policy's actions, [B, *shape], for a graph."""
+        actions = actions.reshape(-1, *self._shape)  # len would fix the size of a graph's batch
+        if not self._is_box:
+            return (actions if self._start is None else actions.long() + torch.as_tensor(self._start)).to(
+                self.torch_dtype
+            )
+        low, high = (torch.as_tensor(bound) for bound in self._bounds)
+        if self._is_whole:
+            return torch.minimum(torch.maximum(actions.double().round(), low), high).to(self.torch_dtype)
+        return torch.minimum(torch.maximum(actions.to(self.torch_dtype), low), high)

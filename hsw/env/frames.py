@@ -19,13 +19,16 @@ class FrameStack:
         spec: The space of one frame, a Box.
         num_envs: N.
         size: k.
+
+    Attributes:
+        axis: Along which axis of an observation.
     """
 
     def __init__(self, spec: SpaceSpec, num_envs: int, size: int) -> None:
         if spec.type != "Box":
             raise ValueError(f"frame_stack needs a Box observation, not {spec.type}")
         channels_last = len(spec.shape) == 3 and spec.shape[-1] < spec.shape[0]
-        self._axis = len(spec.shape) - 1 if channels_last else 0
+        self.axis = len(spec.shape) - 1 if channels_last else 0
         self._new_axis = len(spec.shape) == 2
         self.frames = np.zeros((size, num_envs, *spec.shape), spec.dtype)
         low, high = (self._stack_bound(bound, size) for bound in (spec.low, spec.high))
@@ -41,10 +44,10 @@ class FrameStack:
     def _joined(self, frames: np.ndarray) -> np.ndarray:
         if self._new_axis:
             return np.stack(list(frames), axis=1)
-        return np.concatenate(list(frames), axis=1 + self._axis)
+        return np.concatenate(list(frames), axis=1 + self.axis)
 
     def _stack_bound(self, bound: Any, size: int) -> Any:
         if np.ndim(bound) == 0:
             return bound
         frames = [np.asarray(bound)] * size
-        return (np.stack(frames) if self._new_axis else np.concatenate(frames, self._axis)).tolist()
+        return (np.stack(frames) if self._new_axis else np.concatenate(frames, self.axis)).tolist()

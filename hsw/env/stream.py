@@ -53,6 +53,13 @@ class ObsStream:
             batch, mask = masks.batch(batch)
         if self._frames:
             batch = self._frames(batch, fresh)
+        return self.normalized(masks.join(batch, mask) if masks else batch)
+
+    def normalized(self, batch: Any) -> Any:
+        """A batch whose frames are stacked, and which has its mask of actions, as the policy takes it."""
+        masks, mask = self._env.masks, None
+        if masks:
+            batch, mask = masks.batch(batch)
         seen = self._env.normalized(batch)
         return _as_dtypes(masks.join(seen, mask) if masks else seen, self._env.observation_space)
 

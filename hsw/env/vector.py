@@ -73,7 +73,7 @@ class VectorEnv:
         self._backend = in_next_step_mode(backend, timeout)
         self.num_envs = int(backend.num_envs)
         self.action_space = policy_space(action_space)
-        self._to_env = ActionCast(action_space, action_start, action_dtype)
+        self.action_cast = ActionCast(action_space, action_start, action_dtype)
         self._dtypes = dtypes_of(observation_space)
         self.exact = exact
         self.training = training
@@ -140,7 +140,7 @@ class VectorEnv:
         """
         if self._restart is not None:
             return self._restart_row()
-        env_actions = self._to_env(actions, self.num_envs)
+        env_actions = self.action_cast(actions, self.num_envs)
         obs, rewards, terminateds, truncateds, info = self._backend.step(env_actions)
         valid = ~self._dones
         rewards = rewards * valid
@@ -239,7 +239,7 @@ class VectorEnv:
             **template_of(own),
             **wrappers,
             "obs": Maybe(space_template(self.raw_observation_space, n)),
-            "actions": Maybe(Array((Axis("actions"), n, *self.action_space.shape), self._to_env.torch_dtype)),
+            "actions": Maybe(Array((Axis("actions"), n, *self.action_space.shape), self.action_cast.torch_dtype)),
             **dict.fromkeys(("lengths", "episode_numbers", "starts"), counts),
         }
 
@@ -302,9 +302,14 @@ class VectorEnv:
             return self._obs_normalizers[""](obs, starts_row)
         return {key: self._obs_normalizers[key](part, starts_row) for key, part in obs.items()}
 
+    @property
+    def frame_axis(self) -> int | None:
+        """Along which axis of an observation frames are stacked; None where they are not."""
+        return self._frames.axis if self._frames else None
+
     def actions_to_env(self, actions: np.ndarray) -> np.ndarray:
         """A policy's actions, [B, *action_shape], as the environments take them: clipped, from their first one on."""
-        return self._to_env(actions, len(actions))
+        return self.action_cast(actions, len(actions))
 
     def _restart_row(self) -> Step:
         obs, self._restart = self._restart, None

@@ -92,7 +92,8 @@ class Categorical(Distribution):
         return params.argmax(-1)
 
     def choose(self, params: Tensor, deterministic: bool) -> tuple[Tensor, Tensor]:
-        if len(params) <= FEW_ROWS and params.is_cpu and not params.requires_grad and params.dtype == torch.float32:
+        plain = params.is_cpu and not params.requires_grad and params.dtype == torch.float32
+        if plain and not torch.compiler.is_compiling() and len(params) <= FEW_ROWS:
             chosen, its_log_probs = _raced(params.numpy(), None if deterministic else _noise(params).numpy())
             return torch.from_numpy(chosen), torch.from_numpy(its_log_probs)
         log_probs = params.log_softmax(-1)

@@ -39,7 +39,9 @@ class RecurrentMemory(Memory):
         # After a reset row an episode begins, of which nothing is known yet.
         wrap: Any = lambda value: value
         known: tuple[Any, Any, Any] = actions, rewards, valid
-        if all(part.is_cpu for part in known):  # the same at a quarter of torch's cost
+        if (
+            all(part.is_cpu for part in known) and not torch.compiler.is_compiling()
+        ):  # the same at a quarter of torch's cost
             wrap, known = torch.from_numpy, tuple(part.numpy() for part in known)
         actions, rewards, valid = known
         shape = (-1, *[1] * (actions.ndim - 1))
@@ -114,7 +116,7 @@ class RecurrentActorCritic(Policy):
             deterministic: Take the mode of the distribution instead of a sample.
             memory: Of these environments; None acts as at an episode's start.
         """
-        num_envs = len(next(leaves(obs)))
+        num_envs = next(leaves(obs)).shape[0]  # len would fix the size of an exported batch
         own = memory if isinstance(memory, RecurrentMemory) else self.initial_memory(num_envs)
         seen, mask = split_mask(obs) if self.masks_actions else (obs, None)
         known = self._small(seen) if self._small is not None and self._small.takes(num_envs) else None
