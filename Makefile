@@ -71,7 +71,7 @@ lint: $(VENV)/.dev ## ruff and mypy.
 	$(BIN)/ruff format --check hsw hydra_plugins tests benchmarks
 	$(BIN)/mypy
 
-slow: $(VENV)/.dev ## Tests that train to a score; their last results stand in the README.
+slow: $(VENV)/.dev ## Tests that train to a score; their last results stand in docs/results.md.
 	$(BIN)/pytest -m slow --timeout 3600 -s $(ARGS)
 
 campaign: $(VENV)/.dev ## A campaign of faults: make campaign SECONDS=600 SEED=1, ARGS='--case kills:123' one again.
@@ -102,7 +102,7 @@ cuda: $(if $(filter $(BIN)/python,$(CUDA_PYTHON)),$(VENV)/.dev) ## On a machine 
 scale: $(VENV)/.dev ## Measure this machine for the model of throughput, check it against runs, and write docs/scale.md's tables.
 	$(BIN)/python -m benchmarks.scale --measure --validate --simulate --write $(ARGS)
 
-results: $(VENV)/.dev ## Train the README's table of results again.
+results: $(VENV)/.dev ## Train the table of results in docs/results.md again.
 	$(BIN)/python -m benchmarks.results $(ARGS)
 
 clean: ## Delete the virtual environments.

@@ -1,4 +1,4 @@
-"""Whole recipes reach their scores. Slow; the README holds the last results."""
+"""Whole recipes reach their scores. Slow; docs/results.md holds the last results."""
 
 import json
 import subprocess

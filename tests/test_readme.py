@@ -1,4 +1,4 @@
-"""The README's tour works as pasted."""
+"""The README's tour works as pasted, and the longer examples of the documentation."""
 
 import os
 import re
@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-BLOCKS = re.findall(r"```(\w+)\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+PAGES = [ROOT / "README.md", ROOT / "docs" / "extending.md", ROOT / "docs" / "python.md"]
+BLOCKS = [block for page in PAGES for block in re.findall(r"```(\w+)\n(.*?)```", page.read_text(), re.DOTALL)]
 
 
 def _block(language: str, containing: str) -> str:
