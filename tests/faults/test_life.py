@@ -26,12 +26,12 @@ from hsw.env import make_env
 from hsw.env.life import Life
 from hsw.errors import EnvError
 from tests.faults import culprits
-from tests.runs import TINY, call, run_dir
+from tests.runs import TINY, call, run_dir, tiny
 
 
-def accuse(what: str, where: str, folder: Path, *overrides: str) -> tuple[str, ...]:
+def accuse(what: str, where: str, folder: Path, *overrides: str, recipe: tuple[str, ...] = TINY) -> tuple[str, ...]:
     culprit = ("env.id=tests.faults.culprits:Culprit-v0", f"+env.kwargs={{what:{what},where:{where},after:40}}")
-    return (*TINY, *culprit, "env.timeout=0.5", "checkpoint_interval=20", run_dir(folder), *overrides)
+    return (*recipe, *culprit, "env.timeout=0.5", "checkpoint_interval=20", run_dir(folder), *overrides)
 
 
 def status(folder: Path) -> dict[str, Any]:
@@ -208,3 +208,17 @@ def test_an_alarm_that_comes_while_logging_has_a_lock_leaves_no_thread_waiting()
     other.start()
     other.join(10)
     assert not other.is_alive()
+
+
+@pytest.mark.parametrize("what", ["exit", "sys_exit", "interrupt", "raise_base"])
+def test_what_would_end_a_process_ends_an_async_run_with_code_3(what: str, tmp_path: Path) -> None:
+    ended = call(*accuse(what, "step", tmp_path, "env.backend=async"))
+    assert ended.refused(3, "environment ")
+    assert status(tmp_path)["exit_code"] == 3
+
+
+@pytest.mark.parametrize("what", ["exit", pytest.param("interrupt", marks=pytest.mark.slow)])
+def test_what_would_end_a_process_costs_an_actor_one_of_its_restarts(what: str, tmp_path: Path) -> None:
+    budget = ("num_train_steps=100000", "agent.max_restarts=1")
+    ended = call(*accuse(what, "step", tmp_path, *budget, recipe=tiny("impala")))
+    assert ended.refused(5, "agent.max_restarts=1", "the first error was: actor ")
