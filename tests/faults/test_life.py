@@ -212,7 +212,7 @@ def test_an_alarm_that_comes_while_logging_has_a_lock_leaves_no_thread_waiting()
 
 @pytest.mark.parametrize("what", ["exit", "sys_exit", "interrupt", "raise_base"])
 def test_what_would_end_a_process_ends_an_async_run_with_code_3(what: str, tmp_path: Path) -> None:
-    ended = call(*accuse(what, "step", tmp_path, "env.backend=async"))
+    ended = call(*accuse(what, "step", tmp_path, "env.backend=async", "env.timeout=20"))
     assert ended.refused(3, "environment ")
     assert status(tmp_path)["exit_code"] == 3
 
