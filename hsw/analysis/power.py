@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,7 +13,8 @@ _SMOOTHING = 0.9  # bandwidth in standard deviations, of one run
 _CHUNK = 2**22  # numbers at a time
 
 
-class Power(NamedTuple):
+@dataclass(frozen=True)
+class Power:
     """Shares of simulated studies.
 
     Attributes:
