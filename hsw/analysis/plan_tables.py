@@ -25,13 +25,13 @@ def to_markdown(plan: Plan) -> str:
         for table in study.tables:
             lines += [*_table(table, asked), ""]
     lines.append(
-        f"A difference is shown where the report's {100 * (1 - asked.alpha):g} % interval of the probability that a run "
-        "of one group beats one of the other leaves out one half. Power is the share of "
-        f"{asked.reps:,} simulated studies (seed {asked.seed}) that show the planned difference of means, false alarms "
-        f"the share that show one where there is none; enough are a power of {asked.power:g} and at most "
-        f"{asked.alpha + MARGIN:g} false alarms. Scores are drawn about a mean as the pilot's last evaluations are about "
-        "theirs, with a spread that is as uncertain as so few seeds leave it. The pilot's runs are counted as part of the study; "
-        "times are those of its median run."
+        f"A difference is shown where the report's {100 * (1 - asked.alpha):g} % interval of the probability that a "
+        "run of one group beats one of the other leaves out one half. Power is the share of "
+        f"{asked.reps:,} simulated studies (seed {asked.seed}) that show the planned difference of means, false "
+        "alarms the share that show one where there is none; what is enough has a power of at least "
+        f"{asked.power:g} and at most {asked.alpha + MARGIN:g} false alarms. Simulated scores scatter as the pilot's "
+        "last evaluations do, with a spread as uncertain as so few seeds leave it. The pilot's runs are part of the "
+        "study to be; times are those of its median run."
     )
     lines += ["", f"Made by {_code(plan.command)}."] if plan.command is not None else []
     return "\n".join(lines)

@@ -60,7 +60,7 @@ class Comparison:
     """Two groups.
 
     Attributes:
-        group, over: The better one and the other, by their labels.
+        group, over: The one that is to be better, as in the pilot, and the other, by their labels.
         pilots: How many seeds of each counted.
         means, deviations: Of their scores, over tasks.
         difference: Planned for.
@@ -131,7 +131,8 @@ def plan_table(all_groups: Sequence[Group], envs: Sequence[str], ranges: Ranges,
             )
     pairs = pairs_of(range(len(groups))) or [(0, 0)] * len(groups)
     comparisons, needed = [], [0] * len(groups)
-    for x, y in pairs:
+    for pair in pairs:
+        x, y = sorted(pair, key=lambda one: float(scores[one].mean()), reverse=True)
         pilots = [scores[x]] if x == y else [scores[x], scores[y]]
         flat = [env for n, env in enumerate(envs) if not any(np.ptp(pilot[:, n]) for pilot in pilots)]
         if flat:

@@ -123,7 +123,8 @@ def _spreads(rng: np.random.Generator, pilot: np.ndarray, studies: int) -> np.nd
     seeds, and the promise would not hold on average.
     """
     runs, tasks = pilot.shape
-    return np.sqrt((runs - 1) / rng.chisquare(runs - 1, (studies, 1, tasks)))
+    spreads: np.ndarray = np.sqrt((runs - 1) / rng.chisquare(runs - 1, (studies, 1, tasks)))
+    return spreads
 
 
 def _draw(rng: np.random.Generator, pilot: np.ndarray, spreads: np.ndarray, seeds: int) -> np.ndarray:
@@ -137,4 +138,5 @@ def _draw(rng: np.random.Generator, pilot: np.ndarray, spreads: np.ndarray, seed
     deviations = (pilot - pilot.mean(0)) * np.sqrt(runs / (runs - 1))
     drawn = deviations[rng.integers(runs, size=(len(spreads), seeds, tasks)), np.arange(tasks)]
     noise = rng.standard_normal(drawn.shape) * pilot.std(0, ddof=1)
-    return (np.sqrt(1 - width**2) * drawn + width * noise) * spreads
+    scores: np.ndarray = (np.sqrt(1 - width**2) * drawn + width * noise) * spreads
+    return scores
