@@ -14,7 +14,7 @@ import pytest
 
 from hsw import plan
 from hsw.analysis.estimates import probability_of_improvement
-from hsw.analysis.power import Power, detections, least_seeds, simulate
+from hsw.analysis.power import Power, _draw, _spreads, detections, least_seeds, simulate
 from tests.runs import Result, call
 from tests.test_report import leave_run
 
@@ -114,6 +114,28 @@ def test_without_a_difference_power_is_the_share_of_false_alarms_on_one_side() -
     found = simulate([np.random.default_rng(0).standard_normal((30, 1))], 0.0, 20, ALPHA, 2000, 0)
     assert found.false_alarms == pytest.approx(ALPHA, abs=0.02)
     assert found.power == pytest.approx(found.false_alarms / 2, abs=0.015)
+
+
+def test_two_seeds_show_a_difference_that_is_not_there_in_every_third_study() -> None:
+    x, y = np.random.default_rng(4).standard_normal((2, 2000, 2, 1))
+    above, below = detections(x, y, ALPHA, np.random.default_rng(5))
+    assert (above | below).mean() == pytest.approx(1 / 3, abs=0.03)  # both of one group above both of the other
+
+
+def test_of_three_seeds_the_spread_is_twice_as_wide_in_more_than_a_fifth_of_studies() -> None:
+    pilot = np.array([[-1.0], [0.0], [1.0]])
+    spreads = _spreads(np.random.default_rng(6), pilot, 20_000)
+    assert (spreads > 2).mean() == pytest.approx(1 - math.exp(-1 / 4), abs=0.01)  # chi-squared with 2 degrees: < 1/2
+
+
+@pytest.mark.parametrize("runs", [2, 3, 12])
+def test_simulated_scores_have_the_pilots_mean_of_none_and_its_unbiased_variance(runs: int) -> None:
+    rng = np.random.default_rng(7)
+    pilot = 100 + rng.standard_normal((runs, 2)) * [1, 30]
+    drawn = _draw(rng, pilot, np.ones((20_000, 1, 2)), 5)
+    assert drawn.shape == (20_000, 5, 2)
+    assert drawn.mean((0, 1)) == pytest.approx([0, 0], abs=0.02 * pilot.std(0, ddof=1).max())
+    assert drawn.var((0, 1)) == pytest.approx(pilot.var(0, ddof=1), rel=0.03)
 
 
 def test_a_pilot_of_fewer_seeds_asks_for_more() -> None:
