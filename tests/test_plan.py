@@ -164,6 +164,7 @@ def test_a_group_alone_is_planned_against_its_like(tmp_path: Path) -> None:
     pilot(tmp_path, [90.0, 100.0, 110.0, 104.0, 96.0])
     (table,) = told(tmp_path, "--difference", "30%", "--jobs", 3)["studies"][0]["tables"]
     (one,) = table["comparisons"]
+    assert (one["group"], one["over"], one["pilots"]) == ("another group", "PPO", [0, 5])
     assert one["difference"] == pytest.approx(30.0)
     row = next(row for row in one["powers"] if row["seeds"] == one["seeds"])
     assert row["power"] >= 0.8
@@ -262,6 +263,7 @@ def test_no_run_succeeds_in_more_than_all_episodes(tmp_path: Path) -> None:
         with (run / "metrics.jsonl").open("a") as file:
             file.write(json.dumps({"step": 1000, "time": 30.0, "eval/success": success}) + "\n")
     assert planned(tmp_path, "--metric", "success", "--difference", 0.2).refused(2, "in 0.9", "at most 0.1")
+    assert planned(tmp_path, "--metric", "success", "--difference", 0.1, "--most", 4, "--reps", 50).code == 0
 
 
 def test_a_group_with_one_seed_is_named_beside_others(tmp_path: Path) -> None:

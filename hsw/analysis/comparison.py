@@ -99,11 +99,6 @@ def compare(
     )
 
 
-def pairs_of(groups: Sequence[int]) -> list[tuple[int, int]]:
-    """Which of some groups are compared, by number: one, and the earlier one that it is measured against."""
-    return [(x, y) for y in groups for x in groups if y < x and (len(groups) <= _ALL_PAIRS or y == groups[0])]
-
-
 def scores_of(group: Group, envs: Sequence[str], ranges: Ranges) -> np.ndarray:
     """Last evaluations of the seeds that are counted on every task, normalised where ranges are, [seeds, tasks]."""
     scores = [[group.counted[env][one].score for env in envs] for one in group.seeds(envs)]
@@ -130,6 +125,11 @@ def _reached(runs: Sequence[RunResult], threshold: float, ranges: Ranges, evalua
 def _median(values: Sequence[float | None]) -> float | None:
     median = statistics.median(math.inf if value is None else value for value in values) if values else math.inf
     return median if math.isfinite(median) else None
+
+
+def pairs_of(groups: Sequence[int]) -> list[tuple[int, int]]:
+    """Which of some groups are compared, by number: one, and the earlier one that it is measured against."""
+    return [(x, y) for y in groups for x in groups if y < x and (len(groups) <= _ALL_PAIRS or y == groups[0])]
 
 
 def _list(values: Iterable[Any]) -> str:

@@ -147,8 +147,8 @@ def plan_table(all_groups: Sequence[Group], envs: Sequence[str], ranges: Ranges,
         of_pair = [(groups[x], seeds or asked.most), (groups[y], seeds or asked.most)]
         comparisons.append(
             Comparison(
-                group=groups[x].label,
-                over=groups[y].label if x != y else f"{groups[y].label} as it is",
+                group=groups[x].label if x != y else "another group",
+                over=groups[y].label,
                 pilots=[len(scores[x]), len(scores[y])] if x != y else [0, len(scores[y])],
                 means=[float(scores[one].mean()) for one in (x, y)],
                 deviations=[float(np.sqrt(scores[one].var(0, ddof=1).mean())) for one in (x, y)],
@@ -169,7 +169,7 @@ def _difference(mean: float, label: str, asked: Asked, normalised: bool) -> floa
         if mean == 0:
             raise ConfigError(f"the mean of {label} is 0, of which no share is a difference; give a number without %")
         difference *= abs(mean)
-    if asked.metric == "success" and not normalised and mean + difference > 1:
+    if asked.metric == "success" and not normalised and mean + difference > 1 + 1e-9:
         raise ConfigError(
             f"{label} succeeds in {number(mean)} of its episodes, and no run in {number(mean + difference)}; "
             f"a difference of at most {number(1 - mean)} can be planned for"
