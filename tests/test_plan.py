@@ -14,7 +14,7 @@ import pytest
 
 from hsw import plan
 from hsw.analysis.estimates import probability_of_improvement
-from hsw.analysis.power import Power, _draw, _spreads, detections, least_seeds, simulate
+from hsw.analysis.power import Power, _draw, _shrunk, _spreads, detections, least_seeds, simulate
 from tests.runs import Result, call
 from tests.test_report import leave_run
 
@@ -93,7 +93,7 @@ def test_a_known_effect_is_found_as_often_as_the_plan_promised() -> None:
 @pytest.mark.parametrize(("runs", "tasks", "size"), [(5, 1, 1.2), (10, 1, 1.2), (5, 3, 0.8)])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_in_two_thousand_studies_the_promised_power_holds(shape: str, runs: int, tasks: int, size: float) -> None:
-    promised, kept = promised_and_kept(SHAPES[shape], size, runs, tasks, pilots=100, studies=2000, reps=400)
+    promised, kept = promised_and_kept(SHAPES[shape], size, runs, tasks, pilots=100, studies=2000, reps=300)
     print(f"{shape}, {runs} seeds of {tasks} tasks: promised {promised:.3f}, kept {kept:.3f}")
     assert abs(kept - promised) < 0.05
 
@@ -120,6 +120,16 @@ def test_two_seeds_show_a_difference_that_is_not_there_in_every_third_study() ->
     x, y = np.random.default_rng(4).standard_normal((2, 2000, 2, 1))
     above, below = detections(x, y, ALPHA, np.random.default_rng(5))
     assert (above | below).mean() == pytest.approx(1 / 3, abs=0.03)  # both of one group above both of the other
+
+
+def test_tasks_that_scatter_alike_are_taken_to_and_others_are_not() -> None:
+    alike, degrees = _shrunk(np.array([3.9, 4.0, 4.1]), 4.0)
+    assert np.ptp(alike) < 0.01
+    assert degrees == 12
+    variances = np.array([1e-4, 1.0, 1e4])
+    apart, degrees = _shrunk(variances, 4.0)
+    assert apart == pytest.approx(variances, rel=0.5)
+    assert 4 <= degrees < 5
 
 
 def test_of_three_seeds_the_spread_is_twice_as_wide_in_more_than_a_fifth_of_studies() -> None:
