@@ -19,7 +19,7 @@ from hsw.analysis.curves import draw
 from hsw.analysis.groups import Group, group_runs, keep_common
 from hsw.analysis.report_data import Report, RunRow, Study
 from hsw.analysis.results import METRICS, RunResult, find_studies, read_run
-from hsw.analysis.score_ranges import Ranges, read_ranges, read_ranges_file
+from hsw.analysis.score_ranges import Ranges, check_ranges, read_ranges, read_ranges_file
 from hsw.analysis.tables import FORMATS
 from hsw.cli.main import Parser, run_main
 from hsw.directory import Directory
@@ -115,9 +115,7 @@ def _check(metric: str, threshold: float | None, ranges: Ranges, reps: int, seed
         raise ConfigError(f"reps={reps} must be at least 1")
     if not 0 <= seed < 2**32:
         raise ConfigError(f"seed={seed} must be in [0, 2^32)")
-    for env, (low, high) in ranges.items():
-        if not (low < high and math.isfinite(high - low) and high - low > 1e-100):
-            raise ConfigError(f"the range {low:g}:{high:g} of {env} must go from a lower to a higher number")
+    check_ranges(ranges)
 
 
 def _report_study(

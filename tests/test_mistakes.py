@@ -10,7 +10,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from hsw import eval as evaluation
-from hsw import report
+from hsw import plan, report
 from hsw.api import compose as compose_for_python
 from hsw.config.words import SYNONYMS, meant
 from hsw.errors import ConfigError
@@ -136,6 +136,8 @@ def test_a_folder_that_was_there_is_left_as_it_was(empty: Path) -> None:
         (evaluation.cli, ["."], "there is no run in ."),
         (report.cli, ["outputs", "--nothing"], "--nothing; --help"),
         (report.cli, ["."], "there is no run in ."),
+        (plan.cli, ["outputs", "--nothing"], "--difference; --help"),
+        (plan.cli, [".", "--difference", "1"], "there is no run in ."),
     ],
 )
 def test_the_other_commands_tell_theirs_in_a_sentence(main: Any, arguments: Any, sentence: str, empty: Path) -> None:

@@ -45,7 +45,7 @@ def compare(
     gamma = 1.0 if ranges else threshold
     everyone = [run for group in groups for env in envs for run in group.counted.get(env, {}).values()]
     evaluations = has_curve(everyone)
-    scores = {n: _scores(group, envs, ranges) for n, group in enumerate(groups)}
+    scores = {n: scores_of(group, envs, ranges) for n, group in enumerate(groups)}
     most = {s for group in groups for s in group.seeds(envs)}
     notes: list[str] = []
     rows: list[GroupRow] = []
@@ -83,7 +83,6 @@ def compare(
     if len(budgets) > 1:
         notes.append(f"the runs had different budgets: {_list(f'{budget:,}' for budget in budgets)} steps")
     filled = [n for n in scores if groups[n].seeds(envs)]
-    pairs = [(x, y) for y in filled for x in filled if y < x and (len(filled) <= _ALL_PAIRS or y == filled[0])]
     return Table(
         envs=list(envs),
         metric=metric,
@@ -94,13 +93,13 @@ def compare(
         groups=rows,
         improvement=[
             Improvement(groups[x].label, groups[y].label, *probability_of_improvement(scores[x], scores[y], reps, seed))
-            for x, y in pairs
+            for x, y in pairs_of(filled)
         ],
         notes=notes,
     )
 
 
-def _scores(group: Group, envs: Sequence[str], ranges: Ranges) -> np.ndarray:
+def scores_of(group: Group, envs: Sequence[str], ranges: Ranges) -> np.ndarray:
     """Last evaluations of the seeds that are counted on every task, normalised where ranges are, [seeds, tasks]."""
     scores = [[group.counted[env][one].score for env in envs] for one in group.seeds(envs)]
     low, high = np.array([ranges.get(env, (0.0, 1.0)) for env in envs]).T
@@ -126,6 +125,11 @@ def _reached(runs: Sequence[RunResult], threshold: float, ranges: Ranges, evalua
 def _median(values: Sequence[float | None]) -> float | None:
     median = statistics.median(math.inf if value is None else value for value in values) if values else math.inf
     return median if math.isfinite(median) else None
+
+
+def pairs_of(groups: Sequence[int]) -> list[tuple[int, int]]:
+    """Which of some groups are compared, by number: one, and the earlier one that it is measured against."""
+    return [(x, y) for y in groups for x in groups if y < x and (len(groups) <= _ALL_PAIRS or y == groups[0])]
 
 
 def _list(values: Iterable[Any]) -> str:

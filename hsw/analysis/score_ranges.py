@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -40,3 +41,14 @@ def read_ranges(texts: Sequence[str]) -> dict[str, tuple[float, float]]:
         except ValueError as error:
             raise ConfigError(f"--normalize={text} must be ENV=LOW:HIGH, as in coinrun=5:10") from error
     return ranges
+
+
+def check_ranges(ranges: Ranges) -> None:
+    """Refuse those that no scores can be measured by.
+
+    Raises:
+        ConfigError: If one does not rise.
+    """
+    for env, (low, high) in ranges.items():
+        if not (low < high and math.isfinite(high - low) and high - low > 1e-100):
+            raise ConfigError(f"the range {low:g}:{high:g} of {env} must go from a lower to a higher number")
