@@ -45,7 +45,7 @@ def compare(
     gamma = 1.0 if ranges else threshold
     everyone = [run for group in groups for env in envs for run in group.counted.get(env, {}).values()]
     evaluations = has_curve(everyone)
-    scores = {n: _scores(group, envs, ranges) for n, group in enumerate(groups)}
+    scores = {n: scores_of(group, envs, ranges) for n, group in enumerate(groups)}
     most = {s for group in groups for s in group.seeds(envs)}
     notes: list[str] = []
     rows: list[GroupRow] = []
@@ -100,7 +100,7 @@ def compare(
     )
 
 
-def _scores(group: Group, envs: Sequence[str], ranges: Ranges) -> np.ndarray:
+def scores_of(group: Group, envs: Sequence[str], ranges: Ranges) -> np.ndarray:
     """Last evaluations of the seeds that are counted on every task, normalised where ranges are, [seeds, tasks]."""
     scores = [[group.counted[env][one].score for env in envs] for one in group.seeds(envs)]
     low, high = np.array([ranges.get(env, (0.0, 1.0)) for env in envs]).T
