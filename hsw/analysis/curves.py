@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -110,5 +111,7 @@ def picture(
         )
     figure.suptitle(f"{title}\nmean over seeds and its 95 % bootstrap interval", fontsize="medium", parse_math=False)
     drawn = io.BytesIO()
-    figure.savefig(drawn, dpi=110, format=kind)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)  # a box stands for it
+        figure.savefig(drawn, dpi=110, format=kind)
     return drawn.getvalue()

@@ -31,8 +31,8 @@ def to_text(report: Report) -> str:
         _grid(console, common)
     console.print(
         Text(
-            f"Scores are the {report.metric} of the last evaluation, brackets 95 % intervals of a bootstrap over seeds, "
-            "IQM the mean of the middle half. --format html makes a page with curves and each run."
+            f"Scores are the {report.metric} of the last evaluation, brackets 95 % intervals of a bootstrap over seeds,"
+            " IQM the mean of the middle half. --format html makes a page with curves and each run."
         )
     )
     assert isinstance(console.file, io.StringIO)
@@ -41,11 +41,11 @@ def to_text(report: Report) -> str:
 
 def _study(console: Console, study: Study, name: str, report: Report) -> None:
     counted = sum(run.counted for run in study.runs)
-    console.print(_text(f"{study.folder}: {len(study.runs)} runs, of which {counted} count"))
+    _line(console, f"{study.folder}: {len(study.runs)} runs, of which {counted} count")
     told = f"{len(study.varied)} keys, listed below" if report.keys else differing(study, False)
-    console.print(_text(f"Differ in {told}"))
+    _line(console, f"Differ in {told}")
     for note in study.notes:
-        console.print(_text(f"Note: {note}"))
+        _line(console, f"Note: {note}")
     console.print()
     for place, table in enumerate(study.tables):
         for grid in score_grids(table, f"{name}-{place}"):
@@ -60,7 +60,7 @@ def _study(console: Console, study: Study, name: str, report: Report) -> None:
         ]
         _table(console, "Runs to know about", ("run", "group", "status", "counted", "why"), rows)
     if study.curves:
-        console.print(_text(f"Learning curves: {study.curves}"))
+        _line(console, f"Learning curves: {study.curves}")
         console.print()
 
 
@@ -68,7 +68,7 @@ def _grid(console: Console, grid: Grid) -> None:
     rows = [[cell.text for cell in row] for row in grid.rows]
     _table(console, grid.caption, grid.head, rows, [n for n in range(len(grid.head)) if n not in grid.words])
     for note in grid.notes:
-        console.print(_text(f"- {note}"))
+        _line(console, f"- {note}")
     if grid.notes:
         console.print()
 
@@ -83,6 +83,10 @@ def _table(
     for row in rows:
         table.add_row(*map(_text, row))
     console.print(table)
+
+
+def _line(console: Console, text: str) -> None:
+    console.print(_text(text), soft_wrap=True)
 
 
 def _text(text: str) -> Text:

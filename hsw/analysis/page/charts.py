@@ -62,46 +62,6 @@ def learning_curves(study: Study, name: str, ids: dict[str, str], report: Report
                 groups.append({"label": group.label, "colour": index, "bands": bands, "runs": members})
         if not groups:
             continue
-        about = (
-            f"{report.metric}, {source}. Lines are means over seeds, bands 95 % intervals of a bootstrap over seeds."
-        )
-        data = {"kind": "curves", "metric": key, "groups": groups}
-        labels = [str(group["label"]) for group in groups]
-        charts.append(Chart(f"{name}-curves-{number}", env, about[0].upper() + about[1:], labels, data))
-    return charts
-
-
-def _band(curves: Sequence[Sequence[Point]], axis: Literal["step", "seconds"], seed: int) -> list[list[float]] | None:
-    """x, mean, low and high; None if the points do not say when they were."""
-    timed = [[point for point in curve if point.seconds is not None] for curve in curves]
-    if axis == "seconds" and not all(timed):
-        return None
-    return [_rounded(values) for values in band(timed if axis == "seconds" else curves, seed, axis)]
-
-
-def _rounded(values: np.ndarray) -> list[float]:
-    return [float(f"{value:.6g}") for value in values if math.isfinite(value)]
-
-
-def profile_charts(study: Study, name: str, report: Report) -> list[Chart]:
-    """A chart for each table of scores in which a group has more than one run."""
-    charts = []
-    for number, table in enumerate(study.tables):
-        ranges = {env: (low, high) for env, (low, high) in table.ranges.items()}
-        filled: list[tuple[int, Group]] = [(n, one) for n, one in enumerate(study.groups) if one.seeds(table.envs)]
-        scores = [scores_of(group, table.envs, ranges) for _, group in filled]
-        if not any(len(some) > 1 or some.size > 1 for some in scores):
-            continue
-        groups = [
-            {
-                "label": group.label,
-                "colour": index,
-                "band": [_rounded(v) for v in (profile.levels, profile.share, profile.low, profile.high)],
-            }
-            for (index, group), profile in zip(filled, profiles(scores, report.reps, report.seed), strict=True)
-        ]
-        over = table.envs[0] if len(table.envs) == 1 else f"{len(table.envs)} environments"
-        data = {"kind": "profiles", "groups": groups}
         about = f"{report.metric}, {source}. Lines are means over seeds, bands 95 % intervals of a bootstrap over them."
         data = {"kind": "curves", "metric": key, "groups": groups}
         labels = [str(group["label"]) for group in groups]
