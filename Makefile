@@ -32,7 +32,7 @@ test: $(VENV)/.dev lint ## Lint, check types and run the fast tests.
 ROOT_DO := $(if $(filter 0,$(shell id -u)),,sudo)
 
 browser: ## Install Debian's Chromium, in which the report's page is tested.
-	command -v chromium chromedriver || { \
+	{ command -v chromium && command -v chromedriver; } >/dev/null || { \
 		$(ROOT_DO) apt-get update -qq && \
 		$(ROOT_DO) apt-get install -y -qq --no-install-recommends chromium chromium-driver fonts-dejavu-core; }
 

@@ -231,6 +231,7 @@ def main() -> None:
         raise ConfigError(f"--watch={every:g} must be 0.1 to 86400 seconds, and goes with --format html")
     file, ranges, pictures = options.pop("ranges"), read_ranges(options.pop("normalize")), options.pop("curves")
     spare = read_ranges_file(file) if file else None
+    options["unfinished"] |= every is not None  # what is watched has not ended
 
     def make(again: float | None) -> None:
         beside = to.file.parent if to.file is not None and not page else None

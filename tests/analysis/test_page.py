@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from hsw.analysis.page import context
+from hsw.analysis.page.context import Section
+from hsw.analysis.page.grid import Cell, Grid
 from hsw.report import cli
 from tests.analysis.studies import HOSTILE, leave_hostile
 from tests.runs import ROOT, call, wait_for
@@ -196,14 +199,27 @@ def test_watching_writes_the_page_again_until_it_is_interrupted(tmp_path):
         page = tmp_path / "study" / "report.html"
         leave_run(tmp_path / "study" / "a", 1)
         wait_for(lambda: page.exists() and "data-reload" in page.read_text())
-        leave_run(tmp_path / "later", 2).rename(tmp_path / "study" / "second-run")
+        later = leave_run(tmp_path / "later", 2)
+        (later / "metrics.jsonl").write_text('{"step": 500, "time": 9.0, "eval/return_mean": 7.5}\n')
+        later.rename(tmp_path / "study" / "second-run")
         wait_for(lambda: "second-run" in page.read_text())
+        assert "1 of 2 runs did not end and count as last evaluated" in page.read_text()
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
         assert not re.search(r"<input[^>]*data-reload", page.read_text())
     finally:
         process.kill()
         process.communicate()
+
+
+def test_a_folder_of_another_kind_brings_sections_of_its_own(tmp_path, monkeypatch):
+    leave_run(tmp_path / "a")
+    grid = Grid("trials", "Trials", ["trial", "value"], [[Cell("<1>"), Cell("2", (2.0,))]])
+    sections = [lambda study, name: Section(f"{name}-tuning", "Tuning", [grid]), lambda study, name: None]
+    monkeypatch.setattr(context, "SECTIONS", sections)
+    page = Page(page_of(tmp_path))
+    assert "Tuning" in page.texts["h3"]
+    assert "trial,value\n<1>,2.0\n" in page.words
 
 
 def test_the_extra_is_named_where_it_is_missing(tmp_path, monkeypatch):

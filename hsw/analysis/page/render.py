@@ -54,7 +54,10 @@ def page(report: Report, folder: Path, watch: float | None = None, pictures: boo
     data = data_text(shown.pop("data"), clean)
     styles = [_static("uPlot.min.css"), _static("page.css")]
     own = "".join(map(_static, _OWN_SCRIPT))
-    scripts = [_static("uPlot.iife.min.js"), f'(() => {{\n"use strict";\n{own}}})();\n']
+    scripts = [
+        f"/*\n{_static('LICENSE.uPlot')}*/\n{_static('uPlot.iife.min.js')}",
+        f'(() => {{\n"use strict";\n{own}}})();\n',
+    ]
     policy = (
         f"default-src 'none'; script-src {_hashes(scripts)}; style-src {_hashes(styles)}; img-src data:; "
         "media-src data:; base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'"
