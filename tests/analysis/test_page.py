@@ -12,12 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from hsw.analysis.page import context
-from hsw.analysis.page.context import Section
-from hsw.analysis.page.grid import Cell, Grid
 from hsw.report import cli
 from tests.analysis.studies import HOSTILE, leave_hostile
-from tests.runs import ROOT, call, wait_for
+from tests.runs import ROOT, call, patience, wait_for
 from tests.test_report import leave_run
 
 VOID = {"meta", "input", "img", "br", "hr", "link"}
@@ -198,11 +195,11 @@ def test_watching_writes_the_page_again_until_it_is_interrupted(tmp_path):
     try:
         page = tmp_path / "study" / "report.html"
         leave_run(tmp_path / "study" / "a", 1)
-        wait_for(lambda: page.exists() and "data-reload" in page.read_text())
+        wait_for(lambda: page.exists() and "data-reload" in page.read_text(), patience(60))
         later = leave_run(tmp_path / "later", 2)
         (later / "metrics.jsonl").write_text('{"step": 500, "time": 9.0, "eval/return_mean": 7.5}\n')
         later.rename(tmp_path / "study" / "second-run")
-        wait_for(lambda: "second-run" in page.read_text())
+        wait_for(lambda: "second-run" in page.read_text(), patience(60))
         assert "1 of 2 runs did not end and count as last evaluated" in page.read_text()
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
@@ -212,14 +209,13 @@ def test_watching_writes_the_page_again_until_it_is_interrupted(tmp_path):
         process.communicate()
 
 
-def test_a_folder_of_another_kind_brings_sections_of_its_own(tmp_path, monkeypatch):
+def test_the_trials_of_a_tuned_study_have_a_section(tmp_path):
     leave_run(tmp_path / "a")
-    grid = Grid("trials", "Trials", ["trial", "value"], [[Cell("<1>"), Cell("2", (2.0,))]])
-    sections = [lambda study, name: Section(f"{name}-tuning", "Tuning", [grid]), lambda study, name: None]
-    monkeypatch.setattr(context, "SECTIONS", sections)
+    assert "Tuning" not in Page(page_of(tmp_path)).texts["h3"]
+    (tmp_path / "trials.csv").write_text("trial,lr,score,why\n0,1e-3,0.5,<b>\n1,,,=1+1\ntorn,\n")
     page = Page(page_of(tmp_path))
     assert "Tuning" in page.texts["h3"]
-    assert "trial,value\n<1>,2.0\n" in page.words
+    assert "trial,lr,score,why\n0,0.001,0.5,<b>\n1,,,'=1+1\n" in page.words
 
 
 def test_the_extra_is_named_where_it_is_missing(tmp_path, monkeypatch):

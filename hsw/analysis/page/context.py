@@ -6,7 +6,7 @@ import shlex
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,9 @@ from hsw.analysis.page.folder import read_folder
 from hsw.analysis.page.grid import Grid
 from hsw.analysis.page.grids import common_grid, differences_grid, runs_grid, score_grids, versions_grid
 from hsw.analysis.page.runs import RunPart, common_values, run_part
+from hsw.analysis.page.section import Section
 from hsw.analysis.page.series import packed, read_series
+from hsw.analysis.page.tuning import tuning
 from hsw.analysis.report_data import Report, Study
 
 _METRIC_BYTES = 4_500_000  # of all runs' curves together
@@ -24,25 +26,8 @@ _VIDEO_BYTES = 1_500_000  # of all videos within the page together
 _FEW_KEYS = 10  # of those that differ; more are folded
 
 
-@dataclass
-class Section:
-    """A part of a study's page that some kinds of folders have.
-
-    Attributes:
-        name, title: Of the section.
-        grids, charts: What is in it.
-        notes: What a reader has to know.
-    """
-
-    name: str
-    title: str
-    grids: list[Grid] = field(default_factory=list)
-    charts: list[Chart] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-
 # What else a study's folder may hold: each reads it, and returns a section if there is something.
-SECTIONS: list[Callable[[Study, str], Section | None]] = []
+SECTIONS: list[Callable[[Study, str], Section | None]] = [tuning]
 
 
 @dataclass
