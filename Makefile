@@ -8,7 +8,7 @@ HYDRA_TESTS := $(wildcard tests/test_compose.py tests/test_sweep.py tests/test_t
 	tests/test_outside.py tests/test_old_folders.py tests/sweep)
 ARGS ?=
 
-.PHONY: campaign sweep-kills fuzz soak cuda scale help train test test-hydra14 extras smoke studies lint slow bench bench-peers results clean
+.PHONY: browser campaign sweep-kills fuzz soak cuda scale help train test test-hydra14 extras smoke studies lint slow bench bench-peers results clean
 
 help: ## Show this help.
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -28,6 +28,13 @@ train: $(VENV)/.core ## Train: make train ARGS="storage=decoupled agent=daac".
 
 test: $(VENV)/.dev lint ## Lint, check types and run the fast tests.
 	$(BIN)/pytest -n auto $(ARGS)
+
+ROOT_DO := $(if $(filter 0,$(shell id -u)),,sudo)
+
+browser: ## Install Debian's Chromium, in which the report's page is tested.
+	{ command -v chromium && command -v chromedriver; } >/dev/null || { \
+		$(ROOT_DO) apt-get update -qq && \
+		$(ROOT_DO) apt-get install -y -qq --no-install-recommends chromium chromium-driver fonts-dejavu-core; }
 
 smoke: $(VENV)/.dev ## Every agent once, as a study of minutes.
 	$(BIN)/python -m hsw.train experiments=all_agents budget=smoke $(ARGS)

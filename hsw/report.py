@@ -1,4 +1,4 @@
-"""Report on run folders, offline: python -m hsw.report <folders> [--format md|csv|json] [--threshold X] [--out FOLDER].
+"""Report on run folders, offline: python -m hsw.report <folders> [--format text|md|html|csv|json] [--out PLACE].
 
 Which runs there are, how they ended, what varied between them, and the statistics of Agarwal et al. 2021
 (arXiv:2108.13264) on the last evaluations.
@@ -11,7 +11,6 @@ import os
 import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from hsw.analysis.comparison import compare
@@ -20,11 +19,9 @@ from hsw.analysis.groups import Group, group_runs, keep_common
 from hsw.analysis.report_data import Report, RunRow, Study
 from hsw.analysis.results import METRICS, RunResult, find_studies, read_run
 from hsw.analysis.score_ranges import Ranges, check_ranges, read_ranges, read_ranges_file
-from hsw.analysis.tables import FORMATS
+from hsw.analysis.writing import FORMS, seen_from, target, text_of, watch, write, write_page
 from hsw.cli.main import Parser, run_main
-from hsw.directory import Directory
-from hsw.errors import ConfigError, ResourceError
-from hsw.secrets import redact
+from hsw.errors import ConfigError
 
 
 def report(
@@ -81,8 +78,8 @@ def report(
         )
     result = Report(metric, threshold, reps, seed, [])
     for number, (folder, runs) in enumerate(studies, 1):
-        study, groups = _report_study(folder, runs, metric, threshold, ranges, unfinished, reps, seed)
-        drawn = [env for env in study.envs if any(group.counted.get(env) for group in groups)]
+        study = _report_study(folder, runs, metric, threshold, ranges, unfinished, reps, seed)
+        drawn = study.drawn_envs
         if curves and drawn:
             name = "curves.png" if out is None or len(studies) == 1 else f"curves-{number}.png"
             where = out or (given[0] if len(given) == len(runs) == 1 else folder)
@@ -90,7 +87,7 @@ def report(
                 study.notes.append("no curves were drawn beside single runs; --out names a folder for them")
             else:
                 title, notes = folder.absolute().name, study.notes
-                study.curves = _draw(groups, drawn, metric, title, where / name, seed, notes)
+                study.curves = _draw(study.groups, drawn, metric, title, where / name, seed, notes)
         result.studies.append(study)
     return result
 
@@ -127,7 +124,7 @@ def _report_study(
     unfinished: bool,
     reps: int,
     seed: int,
-) -> tuple[Study, list[Group]]:
+) -> Study:
     groups, varied = group_runs(runs, unfinished)
     envs = sorted({run.env for run in runs if run.env is not None})
     together = len(envs) > 1 and all(env in ranges for env in envs)
@@ -141,7 +138,7 @@ def _report_study(
     labels |= {r.name: group.label for group in groups for by_seed in group.counted.values() for r in by_seed.values()}
     versions, notes = _what_ran(runs)
     commands = {run.command for run in runs}
-    study = Study(
+    return Study(
         folder=str(folder),
         envs=envs,
         varied=varied,
@@ -171,8 +168,9 @@ def _report_study(
             for run in runs
         ],
         presets=_presets(runs, labels),
+        results=list(runs),
+        groups=groups,
     )
-    return study, groups
 
 
 def _presets(runs: Sequence[RunResult], labels: Mapping[str, str]) -> dict[str, list[str]]:
@@ -206,51 +204,48 @@ def _distinct_values(names: Iterable[str], rows: Sequence[dict[str, str]]) -> di
 
 
 def main() -> None:
-    """Parse the command line, read, print."""
+    """Parse the command line, read, print and write."""
     parser = Parser(prog="hsw-report", description="Compare runs, from their folders alone.")
-    parser.add_argument("folders", type=Path, nargs="+", help="run folders, or folders that hold some at any depth")
-    parser.add_argument("--format", choices=tuple(FORMATS), default="md", help="what to print (md)")
-    parser.add_argument("--metric", choices=tuple(METRICS), default="return", help="of the last evaluation (return)")
-    parser.add_argument("--threshold", type=float, help="say when runs reached it, and measure the optimality gap")
-    parser.add_argument(
-        "--normalize", action="append", default=[], metavar="ENV=LOW:HIGH", help="score 0 and 1 of a task"
-    )
-    parser.add_argument("--ranges", type=Path, metavar="FILE", help='the same as JSON, {"ENV": [low, high]}')
-    parser.add_argument("--unfinished", action="store_true", help="also count runs that did not end")
-    parser.add_argument(
-        "--out", type=Path, help="folder for the learning curves (the study's), where the report is written as well"
-    )
-    parser.add_argument("--no-curves", dest="curves", action="store_false", help="draw none")
-    parser.add_argument("--reps", type=int, default=2000, help="resamples of the bootstrap (2000)")
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (0)")
+    add = parser.add_argument
+    add("folders", type=Path, nargs="+", help="run folders, or folders that hold some at any depth")
+    add("--format", choices=tuple(FORMS), help="what to print, or as html to write (text on a terminal, md elsewhere)")
+    add("--metric", choices=tuple(METRICS), default="return", help="of the last evaluation (return)")
+    add("--threshold", type=float, help="say when runs reached it, and measure the optimality gap")
+    add("--normalize", action="append", default=[], metavar="ENV=LOW:HIGH", help="score 0 and 1 of a task")
+    add("--ranges", type=Path, metavar="FILE", help='the same as JSON, {"ENV": [low, high]}')
+    add("--unfinished", action="store_true", help="also count runs that did not end")
+    add("--keys", action="store_true", help="list every key that differs between the groups")
+    add("--out", type=Path, help="folder for the learning curves (the study's) and the report, or the report's file")
+    watching = "look for news of the runs so often (10), and write the page again, until Ctrl-C"
+    add("--watch", type=float, nargs="?", const=10.0, metavar="SECONDS", help=watching)
+    add("--no-curves", dest="curves", action="store_false", help="draw no picture of the curves")
+    add("--reps", type=int, default=2000, help="resamples of the bootstrap (2000)")
+    add("--seed", type=int, default=0, help="of the bootstrap (0)")
     options = vars(parser.parse_args())
-    kind, out = options.pop("format"), options["out"]
-    file, ranges = options.pop("ranges"), read_ranges(options.pop("normalize"))
+    folders, every, keys, out = (options.pop(name) for name in ("folders", "watch", "keys", "out"))
+    to = target(options.pop("format"), out, folders, sys.stdout.isatty())
+    page = to.written == "html"
+    if every is not None and not (page and 0.1 <= every <= 86_400):
+        raise ConfigError(f"--watch={every:g} must be 0.1 to 86400 seconds, and goes with --format html")
+    file, ranges, pictures = options.pop("ranges"), read_ranges(options.pop("normalize")), options.pop("curves")
     spare = read_ranges_file(file) if file else None
-    result = report(options.pop("folders"), ranges=ranges, spare_ranges=spare, **options)
-    result.command = shlex.join(["python", "-m", "hsw.report", *sys.argv[1:]])
-    print(_encodable(redact(FORMATS[kind](result))))
-    if out is not None:
-        _write(out / f"report.{kind}", _encodable(redact(FORMATS[kind](_seen_from(out, result)))))
+    options["unfinished"] |= every is not None  # what is watched has not ended
 
+    def make(again: float | None) -> None:
+        beside = to.file.parent if to.file is not None and not page else None
+        result = report(folders, ranges=ranges, spare_ranges=spare, out=beside, curves=pictures and not page, **options)
+        result.command, result.keys = shlex.join(["python", "-m", "hsw.report", *sys.argv[1:]]), keys
+        if page and to.file is not None:
+            print(write_page(result, to.file, again, pictures), flush=True)
+            return
+        print(text_of(result, to.printed))
+        if to.file is not None:
+            write(to.file, text_of(seen_from(to.file.parent, result), to.written))
 
-def _encodable(text: str) -> str:
-    """Without the half characters that a path which is not UTF-8 brings."""
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
-def _seen_from(out: Path, result: Report) -> Report:
-    """With the curves' paths as links of a file in out."""
-    links = [one.curves and os.path.relpath(one.curves, out) for one in result.studies]
-    return replace(result, studies=[replace(one, curves=link) for one, link in zip(result.studies, links, strict=True)])
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        with Directory.open(path.parent) as directory:
-            directory.replace(path.name, (text + "\n").encode())
-    except OSError as error:
-        raise ResourceError(f"cannot write {path}: {error.strerror or error}") from error
+    if every is None:
+        make(None)
+    else:
+        watch(folders, every, make)
 
 
 def cli() -> None:

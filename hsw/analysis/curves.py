@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -26,20 +28,24 @@ def has_curve(runs: Sequence[RunResult]) -> bool:
     return all(len(run.evaluations) > 1 for run in runs)
 
 
-def band(curves: Sequence[Sequence[Point]], seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def band(
+    curves: Sequence[Sequence[Point]], seed: int = 0, axis: Literal["step", "seconds"] = "step"
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Mean curve over seeds, with the 95 % percentile interval of a bootstrap over seeds at each step.
 
     Args:
         curves: One per seed, not empty. Each seed logs at steps of its own: all are read at the same ones, between
             the last beginning and the first end.
         seed: Of the bootstrap.
+        axis: Over which the mean is taken; every point has it.
 
     Returns:
-        steps, mean, low and high, [200] each; with one seed low and high are the mean.
+        steps, or seconds, mean, low and high, [200] each; [1] where the curves have one point in common. With one
+        seed low and high are the mean.
     """
-    arrays = [np.array([(point.step, point.value) for point in curve], float).T for curve in curves]
+    arrays = [np.array([(getattr(point, axis), point.value) for point in curve], float).T for curve in curves]
     begin, end = max(steps[0] for steps, _ in arrays), min(steps[-1] for steps, _ in arrays)
-    steps = np.linspace(min(begin, end), end, _NUM_STEPS)
+    steps = np.linspace(min(begin, end), end, _NUM_STEPS if begin < end else 1)
     values = np.stack([np.interp(steps, *array) for array in arrays])  # [seeds, steps]
     samples = np.random.default_rng(seed).integers(len(values), size=(_REPS, len(values)))
     weights = np.stack([(samples == n).mean(1) for n in range(len(values))], 1)  # how often a resample drew each seed
@@ -48,7 +54,16 @@ def band(curves: Sequence[Sequence[Point]], seed: int = 0) -> tuple[np.ndarray, 
 
 
 def draw(groups: Sequence[Group], envs: Sequence[str], metric: str, title: str, path: Path, seed: int = 0) -> None:
-    """Write the curves of the counted runs as a png.
+    """Write the curves of the counted runs as a picture, see picture()."""
+    drawn = picture(groups, envs, metric, title, seed, path.suffix[1:] or "png")
+    with Directory.open(path.parent, create=True) as directory:
+        directory.replace(path.name, drawn)  # a link of that name is not followed
+
+
+def picture(
+    groups: Sequence[Group], envs: Sequence[str], metric: str, title: str, seed: int = 0, kind: str = "png"
+) -> bytes:
+    """The curves of the counted runs.
 
     Raises:
         ConfigError: If matplotlib is not installed.
@@ -71,14 +86,14 @@ def draw(groups: Sequence[Group], envs: Sequence[str], metric: str, title: str, 
             curves = [curve for curve in curves if curve]
             if curves:
                 steps, mean, low, high = band(curves, seed)
-                axes.plot(
-                    steps,
-                    mean,
-                    color=f"C{n}",
-                    linestyle=("-", "--", ":")[n // 10 % 3],
-                    label=group.label.replace("$", r"\$"),
-                )
-                axes.fill_between(steps, low, high, color=f"C{n}", alpha=0.2, linewidth=0)
+                color, label = f"C{n}", group.label.replace("$", r"\$")
+                if len(steps) == 1:  # a line would not be seen
+                    axes.errorbar(
+                        steps, mean, [mean - low, high - mean], color=color, marker="o", capsize=3, label=label
+                    )
+                    continue
+                axes.plot(steps, mean, color=color, linestyle=("-", "--", ":")[n // 10 % 3], label=label)
+                axes.fill_between(steps, low, high, color=color, alpha=0.2, linewidth=0)
         source = "evaluation" if evaluations else "last 100 training episodes"
         axes.set(xlabel="environment steps", ylabel=f"{metric}, {source}")
         axes.set_title(env, parse_math=False)
@@ -96,6 +111,7 @@ def draw(groups: Sequence[Group], envs: Sequence[str], metric: str, title: str, 
         )
     figure.suptitle(f"{title}\nmean over seeds and its 95 % bootstrap interval", fontsize="medium", parse_math=False)
     drawn = io.BytesIO()
-    figure.savefig(drawn, dpi=110, format=path.suffix[1:] or "png")
-    with Directory.open(path.parent, create=True) as directory:
-        directory.replace(path.name, drawn.getvalue())  # a link of that name is not followed
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)  # a box stands for it
+        figure.savefig(drawn, dpi=110, format=kind)
+    return drawn.getvalue()

@@ -7,6 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from hsw.analysis.estimates import Estimate
+from hsw.analysis.groups import Group
+from hsw.analysis.results import RunResult
+
+_NOT_PLAIN = {"plain": False}  # what the rest was made of, for forms that show more
 
 
 @dataclass
@@ -124,6 +128,7 @@ class Study:
         runs: All of them, counted or not.
         curves: Path of their learning curves.
         presets: Whose values each group took, by its label, where its runs say so.
+        results, groups: What the runs left, in the order of `runs`, and how they were grouped.
     """
 
     folder: str
@@ -136,6 +141,13 @@ class Study:
     runs: list[RunRow]
     curves: str | None = None
     presets: dict[str, list[str]] = field(default_factory=dict)
+    results: list[RunResult] = field(default_factory=list, metadata=_NOT_PLAIN)
+    groups: list[Group] = field(default_factory=list, metadata=_NOT_PLAIN)
+
+    @property
+    def drawn_envs(self) -> list[str]:
+        """Environments with a run that counts."""
+        return [env for env in self.envs if any(group.counted.get(env) for group in self.groups)]
 
 
 @dataclass
@@ -148,6 +160,7 @@ class Report:
     seed: int
     studies: list[Study]
     command: str | None = None  # that made it
+    keys: bool = field(default=False, metadata=_NOT_PLAIN)  # also list every key that differs
 
 
 def plain(report: Report) -> dict[str, Any]:
@@ -165,7 +178,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Estimate):
         return value._asdict()
     if dataclasses.is_dataclass(value):
-        return {part.name: _plain(getattr(value, part.name)) for part in dataclasses.fields(value)}
+        parts = [part.name for part in dataclasses.fields(value) if part.metadata.get("plain", True)]
+        return {name: _plain(getattr(value, name)) for name in parts}
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

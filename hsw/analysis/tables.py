@@ -12,11 +12,12 @@ from typing import Any
 from urllib.parse import quote
 
 from hsw.analysis.estimates import Estimate
+from hsw.analysis.figures import interval, number, steps_of, time_of
 from hsw.analysis.groups import short_value
 from hsw.analysis.report_data import Report, Study, Table, plain
 
 _FIGURES = ("mean", "median", "iqm", "optimality_gap")
-_MOST_VARIED = 8  # keys that markdown lists; JSON has all
+_MOST_TOLD = 3  # keys that a line tells of
 
 
 def to_json(report: Report) -> str:
@@ -61,10 +62,10 @@ def to_csv(report: Report) -> str:
                     line |= dict(zip(reached, of, strict=True))
                 if row.group in improvements:
                     line |= {"improvement_over": over, **_ends(better[1], improvements[row.group].estimate)}
-                writer.writerow({key: _safe(value) for key, value in line.items()})
+                writer.writerow({key: spreadsheet_safe(value) for key, value in line.items()})
         for run in study.runs:
             line = {**asdict(run), "kind": "run", "study": study.folder, "notes": "; ".join(run.notes)}
-            writer.writerow({key: _safe(value) for key, value in line.items()})
+            writer.writerow({key: spreadsheet_safe(value) for key, value in line.items()})
     return text.getvalue().rstrip("\n")
 
 
@@ -78,7 +79,7 @@ def to_markdown(report: Report) -> str:
     """For people: tables, what varied, and every run that does not count with the reason."""
     lines = ["# Report", ""]
     for study in report.studies:
-        lines += [f"## {_cell(study.folder)}", "", *_about(study), ""]
+        lines += [f"## {_cell(study.folder)}", "", *_about(study, report.keys), ""]
         for table in study.tables:
             lines += [*_table(table), ""]
         rest = [run for run in study.runs if not run.counted or run.notes or run.status != "done"]
@@ -104,13 +105,11 @@ def to_markdown(report: Report) -> str:
     return "\n".join(lines)
 
 
-def _about(study: Study) -> list[str]:
+def _about(study: Study, keys: bool) -> list[str]:
     counted = sum(run.counted for run in study.runs)
-    varied = [f"{_code(key)} ({_cell(', '.join(_values(key, values)))})" for key, values in study.varied.items()]
-    more = f", and {len(varied) - _MOST_VARIED} more keys (--format json has all)" if len(varied) > _MOST_VARIED else ""
     lines = [f"- {len(study.runs)} run folders, of which {counted} count."]
     lines += [f"- Command: {_code(study.command)}."] if study.command else []
-    lines.append(f"- Varied besides the seed: {', '.join(varied[:_MOST_VARIED]) + more or 'nothing'}.")
+    lines.append(f"- Varied besides the seed: {differing(study, keys, _code, _cell)}.")
     for what, runs in _verified(study).items():
         lines.append(f"- Verified, {_cell(what)}: {_cell(', '.join(runs))}.")
     versions = [f"{key} {values[0]}" for key, values in study.versions.items() if len(values) == 1]
@@ -130,6 +129,22 @@ def _verified(study: Study) -> dict[str, list[str]]:
         if run.verified is not None:
             found.setdefault(run.verified, []).append(run.run)
     return found
+
+
+def differing(study: Study, keys: bool, code: Callable[[str], str] = str, text: Callable[[str], str] = str) -> str:
+    """What differs between a study's runs, in a line.
+
+    Args:
+        study: Whose runs they are.
+        keys: Whether all of the keys are listed elsewhere.
+        code, text: Write a key, and its values.
+    """
+    told = [
+        f"{code(key)} ({text(', '.join(_values(key, values)))})"
+        for key, values in list(study.varied.items())[: None if keys else _MOST_TOLD]
+    ]
+    more = len(study.varied) - len(told)
+    return (", ".join(told) or "nothing") + (f"; {len(study.varied)} keys in all, which --keys lists" if more else "")
 
 
 def _values(key: str, values: Sequence[str]) -> list[str]:
@@ -153,52 +168,21 @@ def _table(table: Table) -> list[str]:
     for row in table.groups:
         more = f" (+{row.not_counted} not counted)" if row.not_counted else ""
         cells = [row.group, f"{len(row.seeds)}{more}"]
-        cells += [_interval(getattr(row, figure)) for figure in _FIGURES[: 4 if gap else 3]]
-        cells += [_steps(row.steps), _time(row.seconds), _steps(row.speed)]
+        cells += [interval(getattr(row, figure)) for figure in _FIGURES[: 4 if gap else 3]]
+        cells += [steps_of(row.steps), time_of(row.seconds), steps_of(row.speed)]
         if row.reached is not None:
             reached = row.reached
-            cells += [_steps(reached.steps), _time(reached.seconds), f"{reached.runs} of {reached.of}"]
+            cells += [steps_of(reached.steps), time_of(reached.seconds), f"{reached.runs} of {reached.of}"]
         lines += _rows(cells, head=False)
     if table.improvement:
         lines += ["", *_rows(("a run of", "beats one of", "with probability"))]
         for pair in table.improvement:
-            lines += _rows((pair.group, pair.over, _interval(pair.estimate)), head=False)
+            lines += _rows((pair.group, pair.over, interval(pair.estimate)), head=False)
     notes = [f"- {_cell(note)}." for note in table.notes]
     if threshold is not None:
         source = "evaluation" if table.threshold_of == "evaluations" else "mean of the last 100 training episodes"
         notes.append(f"- The threshold counts as reached at the first {source} of at least {number(threshold)}.")
     return [*lines, *([""] if notes else []), *notes]
-
-
-def number(value: float | None) -> str:
-    """Four digits that matter."""
-    if value is None:
-        return "-"
-    return f"{value:,.1f}" if abs(value) >= 100 else f"{value:.4g}"
-
-
-def _interval(estimate: Estimate | None) -> str:
-    if estimate is None:
-        return "-"
-    if estimate.low is None:
-        return f"{number(estimate.value)} (one seed)"
-    return f"{number(estimate.value)} [{number(estimate.low)}, {number(estimate.high)}]"
-
-
-def _steps(steps: float | None) -> str:
-    return "-" if steps is None else f"{steps:,.0f}"
-
-
-def _time(seconds: float | None) -> str:
-    if seconds is None:
-        return "-"
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 120
-        else f"{seconds / 60:.0f} min"
-        if seconds < 7200
-        else f"{seconds / 3600:.1f} h"
-    )
 
 
 def _rows(cells: Iterable[Any], head: bool = True) -> list[str]:
@@ -220,7 +204,7 @@ def _code(text: str) -> str:
     return f"`{_plain(text).replace('`', chr(39))}`"
 
 
-def _safe(value: Any) -> Any:
+def spreadsheet_safe(value: Any) -> Any:
     """No formula of a spreadsheet."""
     if not isinstance(value, str):
         return value
