@@ -8,7 +8,7 @@ import logging
 import re
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +30,16 @@ _PARTS = ("agent", "algorithm", "storage", "network", "intrinsic_reward", "augme
 _WORD = re.compile(r"[\w.]+")
 
 
-def check_all(targets: Sequence[str], config_dir: str | None, allow: Sequence[str]) -> Report:
+def check_all(
+    targets: Sequence[str], config_dir: str | None = None, allow: Sequence[str] = (), only: Collection[str] = ()
+) -> Report:
     """Check what a command line names: environments, parts of an agent, or both.
 
     Args:
         targets: Overrides; or one id of an environment, or the dotted name of a class, and overrides.
         config_dir: A folder of further choices.
         allow: Packages to trust.
+        only: The checks of parts to make, by name; none for all.
 
     Raises:
         ConfigError: If it cannot work.
@@ -49,10 +52,12 @@ def check_all(targets: Sequence[str], config_dir: str | None, allow: Sequence[st
         overrides: list[str] = []
         for target in targets:
             overrides += [target] if "=" in target or target.startswith("~") else _of_target(target, Path(folder), allowed)
-        return _checked(overrides, config_dir, allowed, Path(folder))
+        return _checked(overrides, config_dir, allowed, Path(folder), only)
 
 
-def _checked(overrides: list[str], config_dir: str | None, allow: list[str], folder: Path) -> Report:
+def _checked(
+    overrides: list[str], config_dir: str | None, allow: list[str], folder: Path, only: Collection[str]
+) -> Report:
     keys = {override.lstrip("+~").split("=")[0] for override in overrides}
     groups = {key.split(".")[0].split("@")[0] for key in keys}
     if not groups & {"env", *_PARTS}:
@@ -75,7 +80,7 @@ def _checked(overrides: list[str], config_dir: str | None, allow: list[str], fol
         bare = ["~preset"] if not groups & {*_PARTS, "preset"} else []
         report.merge(check_environment(composed(*(["env=gym"] if "env.id" in keys else []), *bare)))
     if groups & {*_PARTS}:
-        report.merge(check_agent(composed, keys))
+        report.merge(check_agent(composed, keys, only))
     return report
 
 

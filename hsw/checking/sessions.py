@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
+import re
 import signal
+import zlib
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -132,6 +136,8 @@ def _train(config: DictConfig, folder: Path, prepare: Prepare | None, resume: bo
             return path
 
         run.save = save  # type: ignore[method-assign]
+        if config.eval_interval is None:
+            agent.eval_env = None  # an episode may have no end
         tell = prepare(agent) if prepare else None
         try:
             agent.train(config.num_train_steps)
@@ -147,15 +153,23 @@ def _note(agent: Agent, folder: Path, name: str) -> None:
     told: dict[str, str] = {}
     for part in ("policy", "algorithm", "storage", "intrinsic_reward"):
         owner = getattr(agent, part)
-        if owner is not None:
-            _flatten(owner, f"{type(owner).__name__}", told, 0)
-            for cls in type(owner).__mro__:
-                if not cls.__module__.startswith(("hsw.", "torch", "builtins", "abc", "typing")):
-                    for key, value in vars(cls).items():
-                        _value(value, f"{cls.__name__}.{key}", told, 3)
+        if owner is None:
+            continue
+        for cls in type(owner).__mro__:
+            if not cls.__module__.startswith(("hsw.", "torch", "builtins", "abc", "typing")):
+                for key, value in vars(cls).items():
+                    _value(value, f"{type(owner).__name__}.{key}", told, 3)
+        _flatten(owner, type(owner).__name__, told, 0)
     (folder / f"{name}.attributes").write_text(json.dumps(told))
 
 
+def of_hsw(target: type) -> set[str]:
+    """The names of attributes that hsw's own classes give a part: they know what of them has to be saved."""
+    own = [cls for cls in target.__mro__ if cls.__module__.startswith("hsw.")]
+    return {name for cls in own for name in re.findall(r"self\.(\w+)", inspect.getsource(cls))}
+
+
+_PLAIN = (bool, int, float, str, type(None), np.generic)
 _OF_OTHERS = ("policy", "actor", "algorithm", "storage", "on_batch", "generator", "training", "progress")
 
 
@@ -167,13 +181,19 @@ def _flatten(owner: Any, path: str, told: dict[str, str], depth: int) -> None:
 
 
 def _value(value: Any, path: str, told: dict[str, str], depth: int) -> None:
-    if isinstance(value, bool | int | float | str | type(None) | np.generic):
+    if isinstance(value, _PLAIN):
         told[path] = repr(value)
     elif isinstance(value, torch.Tensor | np.ndarray):
         array = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else value
-        told[path] = f"{array.tolist()}" if array.size < 5 else f"numbers of sum {float(np.nansum(array)):.9g}"
-    elif isinstance(value, list | tuple | set) or type(value).__name__ == "deque":
-        told[path] = " ".join(repr(value).split())[:200] if len(value) < 50 else f"{len(value)} items"
+        if array.size < 5:
+            told[path] = str(array.tolist())
+        else:
+            told[path] = f"{array.size} numbers ({zlib.crc32(np.ascontiguousarray(array).tobytes()):08x})"
+    elif isinstance(value, list | tuple | set | deque):
+        if len(value) < 50 and all(isinstance(item, _PLAIN) for item in value):
+            told[path] = " ".join(repr(value).split())
+        else:
+            told[path] = f"{len(value)} items"
     elif isinstance(value, dict):
         for key, inner in value.items():
             _value(inner, f"{path}[{key!r}]", told, depth + 1)
