@@ -51,7 +51,9 @@ def check_all(
         warnings.simplefilter("ignore")
         overrides: list[str] = []
         for target in targets:
-            overrides += [target] if "=" in target or target.startswith("~") else _of_target(target, Path(folder), allowed)
+            overrides += (
+                [target] if "=" in target or target.startswith("~") else _of_target(target, Path(folder), allowed)
+            )
         return _checked(overrides, config_dir, allowed, Path(folder), only)
 
 
@@ -115,7 +117,7 @@ def _registered(env: type, name: str) -> str:
     for known, spec in gym.registry.items():
         if spec.entry_point in (f"{env.__module__}:{env.__qualname__}", env):
             return known
-    gym.register(f"{name}-v0", env)
+    gym.register(f"{name}-v0", f"{env.__module__}:{env.__qualname__}")
     return f"{name}-v0"
 
 
@@ -139,7 +141,7 @@ def _arguments(part: type, group: str) -> dict[str, Any]:
                 if parameter.default is not parameter.empty:
                     defaults[name] = parameter.default
     linked = {"observation_space", "action_space", "device"}
-    values = {name: f"${{{name}}}" for name in given if name in linked}
+    values: dict[str, Any] = {name: f"${{{name}}}" for name in given if name in linked}
     if "num_envs" in given:
         values["num_envs"] = "${env.num_envs}"
     plain = (int, float, str, bool, type(None))

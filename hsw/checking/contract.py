@@ -188,8 +188,12 @@ def _both(played: Played, tap: Tap) -> Iterator[Finding]:
         place = method_place(type(layer), "step")
         limit = isinstance(layer, gym.wrappers.TimeLimit)
         if terminated and truncated and inner != (True, True) and not limit:
-            advice = "set truncated only where time is up and the task has not ended: truncated = late and not terminated"
-            told_both = "one step says terminated and truncated, which are two ends: one that counts and one that does not"
+            advice = (
+                "set truncated only where time is up and the task has not ended: truncated = late and not terminated"
+            )
+            told_both = (
+                "one step says terminated and truncated, which are two ends: one that counts and one that does not"
+            )
             yield Finding("terminated-and-truncated", told_both, advice, place)
         if inner == (False, True) and terminated:
             told_as = f"{type(layer).__name__} says terminated where the environment within says truncated"
@@ -204,7 +208,9 @@ def _of_all(played: Played, seen: Seen) -> Iterator[Finding]:
         yield played.fault("info-grows", told, "give what is new in each step, and the whole at the end only")
     if not seen.ended:
         told = f"no episode ended within {seen.steps:,} random steps"
-        yield played.fault("endless", told, "register it with max_episode_steps, if it has no end of its own", note=True)
+        yield played.fault(
+            "endless", told, "register it with max_episode_steps, if it has no end of its own", note=True
+        )
     if not seen.paid:
         told = f"every reward was 0 in {seen.steps:,} random steps"
         yield played.fault("no-reward", told, "check that a policy that explores can find one", note=True)
@@ -243,7 +249,7 @@ def _is_clock(name: str) -> bool:
 def check_after_the_end(played: Played, seed: int) -> list[Finding]:
     """What a step does once the episode is over; hsw takes none, and Gymnasium says nothing of it."""
     episode = played.play(seed, steps=2000)
-    if not episode.rows or not episode.rows[-1].over:
+    if not episode.rows or not bool(episode.rows[-1].terminated):
         return []
     try:
         _, reward, terminated, truncated, _ = played.step(episode.actions[-1])

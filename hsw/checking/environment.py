@@ -200,7 +200,8 @@ def _rendering(config: DictConfig, alone: Episode) -> list[Finding]:
         return [plain.fault("render", told, advice, "render", note=libraries)]
     if not (isinstance(frame, np.ndarray) and frame.dtype == np.uint8 and frame.ndim == 3 and frame.shape[2] == 3):
         told = f"render gives {_told(frame)} where rgb_array is declared"
-        return [played.fault("render", told, advice, "render")]
+        of_library = "site-packages" in played.place("render")  # nothing that is trained depends on it
+        return [played.fault("render", told, advice, "render", note=of_library)]
     differs = first_difference(alone, played.play(12345, alone.actions, touch=lambda _: played.env.render()))
     if differs:
         told = f"rendering changes the episode: {differs} is another than without"

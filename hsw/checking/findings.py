@@ -104,7 +104,7 @@ class Report:
         if self.passed:
             lines.append(f"passed   {', '.join(self.passed)}")
         count = len(self.faults)
-        lines.append(f"{'nothing' if not count else count} found in {seconds:.0f} s" if count != 1 else "1 found")
+        lines.append(f"{count or 'nothing'} found in {seconds:.0f} s")
         return "\n".join(lines)
 
 

@@ -31,15 +31,14 @@ class Recorder:
         self.rows: dict[bytes, dict[str, Any]] = {}  # by observation
         self.learnt: set[bytes] = set()
         self.found: dict[str, Finding] = {}
-        storage = agent.storage
+        storage: Any = agent.storage
         self._names = [name for name in method_parameters(type(storage), "add") if name != "args"]
         self._add, self._on_batch = storage.add, storage.on_batch
-        storage.add = self._added  # type: ignore[method-assign]
-        self._before = {name: part.detach().clone() for name, part in agent.policy.named_parameters()}
+        storage.add = self._added
         self.handed = False
         storage.on_batch = self._seen
         self._generate = storage.generate_batches
-        storage.generate_batches = self._generated  # type: ignore[method-assign]
+        storage.generate_batches = self._generated
 
     def __call__(self) -> list[Finding]:
         return [*self.found.values(), *self._shares()]
@@ -121,7 +120,9 @@ class Recorder:
         if part < 0.5:
             told = f"only {part:.0%} of the valid transitions are ever learnt from"
             return [
-                of_part(self.agent.storage, "generate_batches", "unused-transitions", told, "draw from all that is stored")
+                of_part(
+                    self.agent.storage, "generate_batches", "unused-transitions", told, "draw from all that is stored"
+                )
             ]
         return []
 
@@ -144,7 +145,9 @@ def _moved(before: Tensor, now: Tensor) -> bool:
     if int(some.sum()) < 2:
         return True
     ratios = now[some] / before[some]  # weight decay alone shrinks all of them alike
-    return bool((ratios.max() - ratios.min()).abs() > 1e-4 * ratios.abs().max()) or bool((now[~some].abs() > 1e-6).any())
+    return bool((ratios.max() - ratios.min()).abs() > 1e-4 * ratios.abs().max()) or bool(
+        (now[~some].abs() > 1e-6).any()
+    )
 
 
 def rows_apart(agent: Agent) -> Callable[[], list[Finding]]:
@@ -163,7 +166,9 @@ def rows_apart(agent: Agent) -> Callable[[], list[Finding]]:
         apart = torch.cat([actions for actions, _ in alone])
         if not torch.allclose(together.float(), twice.float(), atol=_CLOSE):
             told = "act(obs, deterministic=True) gives other actions the second time"
-            found.append(of_part(policy, "act", "act-not-deterministic", told, "draw nothing where deterministic is True"))
+            found.append(
+                of_part(policy, "act", "act-not-deterministic", told, "draw nothing where deterministic is True")
+            )
         if together.shape != apart.shape or not torch.allclose(together.float(), apart.float(), atol=_CLOSE):
             told = "act gives another action for an observation alone than for the same one in a batch"
             found.append(of_part(policy, "act", "rows-mixed", told, "compute each row by itself, along the first axis"))
@@ -175,13 +180,10 @@ def rows_apart(agent: Agent) -> Callable[[], list[Finding]]:
     return compare
 
 
-def figures_of(rows: list[dict[str, Any]], algorithm: Any) -> list[Finding]:
-    """What of an update's figures cannot be logged."""
-    bad = sorted({name for row in rows for name, value in row.items() if name.startswith("learn/") and not _finite(value)})
-    if not bad:
-        return []
-    told = f"update's figure {bad[0].removeprefix('learn/')} is not a finite number"
-    return [of_part(algorithm, "update", "figures", told, "return floats: float(tensor.detach())")]
+def bad_figures(rows: list[dict[str, Any]]) -> list[str]:
+    """The names of an update's figures, in rows of metrics, that are no finite numbers."""
+    learnt = [(name, value) for row in rows for name, value in row.items() if name.startswith("learn/")]
+    return sorted({name.removeprefix("learn/") for name, value in learnt if not _finite(value)})
 
 
 def _finite(value: Any) -> bool:

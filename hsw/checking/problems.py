@@ -42,7 +42,7 @@ class Probe(gym.Env[Any, Any]):
     ) -> None:
         here = gym.spaces.Box(-np.inf, np.inf, (4,), np.float32)
         place = gym.spaces.Box(-np.inf, np.inf, (2,), np.float32)
-        parts = {"observation": here, "achieved_goal": place, "desired_goal": place}
+        parts: dict[str, gym.Space[Any]] = {"observation": here, "achieved_goal": place, "desired_goal": place}
         self.observation_space = gym.spaces.Dict(parts) if goals else here
         low, high = np.array([-1, 0], np.float32), np.array([1, 3], np.float32)
         self.action_space = (
@@ -93,7 +93,11 @@ class Probe(gym.Env[Any, Any]):
         here = self._here()
         if not self.goals:
             return here
-        return {"observation": here, "achieved_goal": self.place.copy(), "desired_goal": np.array(self.goal, np.float32)}
+        return {
+            "observation": here,
+            "achieved_goal": self.place.copy(),
+            "desired_goal": np.array(self.goal, np.float32),
+        }
 
 
 def value_of(obs: Any) -> Any:
@@ -101,4 +105,4 @@ def value_of(obs: Any) -> Any:
     return 3.0 + obs[..., 0] + 2.0 * obs[..., 1]
 
 
-gym.register("Probe-v0", Probe)
+gym.register("Probe-v0", "hsw.checking.problems:Probe")

@@ -114,7 +114,9 @@ def _history(used: Played, fresh: Played, one: Episode) -> list[Finding]:
         told = f"an episode depends on those before it, in {differs}: {generators[0]} is not seeded by reset"
         advice = f"seed it in reset, or draw from self.np_random in its place: {generators[0]} = self.np_random"
         return [used.fault("ignored-seed", told, advice, "reset")]
-    names = [f"{name} is {_short(values[0])}, and {_short(values[1])} in a fresh one" for name, values in places.items()]
+    names = [
+        f"{name} is {_short(values[0])}, and {_short(values[1])} in a fresh one" for name, values in places.items()
+    ]
     what = f" ({'; '.join(names[:3])})" if names else ""
     told = f"after reset, an environment that has played differs from a fresh one in {differs}{what}"
     advice = "set everything that an episode changes in reset, not in __init__"

@@ -10,13 +10,12 @@ import torch
 from torch import Tensor
 
 from hsw.agent import Agent
-from hsw.checking.learning import of_part
 from hsw.checking.problems import value_of
 
 
 def fix_values(agent: Agent, function: Callable[[Any], Tensor]) -> bool:
     """Let a policy value observations as a function does; whether it is one that can be told so."""
-    policy = agent.policy
+    policy: Any = agent.policy
     if not hasattr(policy, "value"):
         return False
     act = policy.act
@@ -31,9 +30,11 @@ def fix_values(agent: Agent, function: Callable[[Any], Tensor]) -> bool:
 
     def value(obs: Any, *args: Any) -> Any:
         told = original(obs, *args)
+        if torch.is_grad_enabled():  # it is learnt
+            return told
         return function(obs).to(told) if isinstance(told, Tensor) and told.ndim == 1 else told
 
-    policy.act, policy.value = acting, value  # type: ignore[method-assign]
+    policy.act, policy.value = acting, value
     return True
 
 
@@ -48,10 +49,12 @@ def errors_of_returns(agent: Agent) -> Callable[[], dict[str, float] | None]:
     errors = {"ends": 0.0, "others": 0.0}
     told = [False]
     ends: set[bytes] = set()
-    storage = agent.storage
+    storage: Any = agent.storage
     original, add = storage.on_batch, storage.add
 
-    def added(obs: Any, actions: Any, rewards: Any, terminateds: Any, truncateds: Any, *rest: Any, **extras: Any) -> Any:
+    def added(
+        obs: Any, actions: Any, rewards: Any, terminateds: Any, truncateds: Any, *rest: Any, **extras: Any
+    ) -> Any:
         for n in np.flatnonzero(np.asarray(terminateds) | np.asarray(truncateds)):
             ends.add(np.asarray(obs[n], np.float32).tobytes())
         return add(obs, actions, rewards, terminateds, truncateds, *rest, **extras)
@@ -69,7 +72,7 @@ def errors_of_returns(agent: Agent) -> Callable[[], dict[str, float] | None]:
                 errors[kind] = max(errors[kind], error)
         return original(batch)
 
-    storage.on_batch, storage.add = seen, added  # type: ignore[method-assign]
+    storage.on_batch, storage.add = seen, added
     return lambda: errors if told[0] else None
 
 
@@ -78,7 +81,7 @@ def learnt_value(agent: Agent) -> Callable[[], float | None]:
 
     def tell() -> float | None:
         obs = agent._tensors(agent.env.reset())
-        policy = agent.policy
+        policy: Any = agent.policy
         policy.train(False)
         with torch.no_grad():
             if hasattr(policy, "value"):
@@ -94,10 +97,3 @@ def learnt_value(agent: Agent) -> Callable[[], float | None]:
         return float(values.float().mean()) if isinstance(values, Tensor) else None
 
     return tell
-
-
-def leak(agent_parts: tuple[Any, Any], told: str, code: str = "truncation") -> Any:
-    """The finding: about the storage's returns, or the algorithm's targets."""
-    part, method = agent_parts
-    advice = "after a truncation value the observation where the step led; after a termination nothing; never what comes next"
-    return of_part(part, method, code, told, advice)

@@ -32,11 +32,10 @@ def faults_of_space(space: Any, name: str) -> Iterator[Fault]:
         read_space(space)
     except (ValueError, ConfigError) as error:
         yield Fault("space", f"{name} {space} is not supported: {error}", "wrap the environment to give another space")
-    if isinstance(space, gym.spaces.Box) and space.dtype is not None and np.issubdtype(space.dtype, np.floating):
-        if np.any(space.low >= space.high):
-            where = tuple(int(i) for i in np.argwhere(space.low >= space.high)[0])
-            told = f"{name} is from {space.low[where]} to {space.high[where]} at {list(where)}"
-            yield Fault("space", told, "give bounds between which there is something, low below high")
+    if isinstance(space, gym.spaces.Box) and np.any(space.low > space.high):
+        where = tuple(int(i) for i in np.argwhere(space.low > space.high)[0])
+        told = f"{name} is from {space.low[where]} to {space.high[where]} at {list(where)}"
+        yield Fault("space", told, "give bounds of which low is below high")
     if isinstance(space, gym.spaces.Dict):
         for key, part in space.spaces.items():
             yield from faults_of_space(part, f"{name}[{key!r}]")

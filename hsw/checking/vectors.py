@@ -62,7 +62,9 @@ def _draw(env: VectorEnv, obs: Any, rng: np.random.Generator) -> np.ndarray:
     """A random action for each environment, as a policy gives them: choices count from 0."""
     space, n = env.action_space, env.num_envs
     if not space.nvec:
-        return rng.integers(0, 2, (n, *space.shape)) if space.type == "MultiBinary" else rng.normal(size=(n, *space.shape))
+        return (
+            rng.integers(0, 2, (n, *space.shape)) if space.type == "MultiBinary" else rng.normal(size=(n, *space.shape))
+        )
     masks = obs["action_mask"] if env.observation_space.masked else np.ones((n, sum(space.nvec)), np.int8)
     parts = np.split(masks, np.cumsum(space.nvec)[:-1], axis=1)
     chosen = [[rng.choice(np.flatnonzero(row)) if row.any() else 0 for row in part] for part in parts]

@@ -101,7 +101,9 @@ class EntropyUpdates(Plain):
 class TruncationEnds(RolloutStorage):
     """Takes a truncation for a termination."""
 
-    def add(self, obs: Any, actions: Any, rewards: Any, terminateds: Any, truncateds: Any, *rest: Any, **kw: Any) -> None:
+    def add(
+        self, obs: Any, actions: Any, rewards: Any, terminateds: Any, truncateds: Any, *rest: Any, **kw: Any
+    ) -> None:
         super().add(obs, actions, rewards, terminateds | truncateds, truncateds, *rest, **kw)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
+from hsw.checking.command import check_all
 from hsw.checking.environment import check_environment
 from hsw.checking.findings import Report
 from tests.checking.planted import FAULTS
@@ -40,8 +41,30 @@ def test_a_planted_fault_is_named_with_its_place(name: str) -> None:
     assert report.exit_code == 3
 
 
-def test_an_environment_without_faults_has_none_and_what_it_does_after_the_end_is_noted() -> None:
+def test_an_environment_without_faults_has_none() -> None:
     report = checked("tests.checking.planted:Walk-v0")
-    assert report.exit_code == 0
-    assert [one.code for one in report.findings] == ["done-twice"]  # it pays again, where hsw takes no step
+    assert (report.exit_code, report.findings) == (0, [])
     assert set(report.passed) == {"contract", "seeds", "aliasing", "closing", "rendering", "backends"}
+
+
+OWN = ["cartpole", "catch", "bit_flipping", "deep_sea", "doors", "cartpole_positions", "pendulum", "acrobot"]
+OWN += ["minatar_breakout", "minigrid", "lunar_lander", "fetch_reach", "point_maze", "halfcheetah", "hopper"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OWN)
+def test_hsws_own_environments_pass(name: str) -> None:
+    report = check_all([f"env={name}"])
+    assert report.faults == []
+    assert report.figures["steps/s"] > 0
+
+
+@pytest.mark.parametrize("id", ["hsw.env.bit_flipping:BitFlipping-v0", "hsw.env.doors:Doors-v0"])
+def test_two_of_them_pass_in_a_moment(id: str) -> None:
+    assert checked(id, action_mask="auto").faults == []
+
+
+def test_a_step_after_the_end_that_pays_again_is_worth_a_note_and_no_fault() -> None:
+    report = checked("tests.checking.planted:PaysTwice-v0")
+    assert [(one.code, one.note) for one in report.findings] == [("done-twice", True)]
+    assert report.exit_code == 0
