@@ -330,14 +330,6 @@ class EndsProcess(Walk):
         return super().step(action)
 
 
-class PaysTwice(Walk):
-    """After the end it says terminated again, and pays again."""
-
-    def step(self, action: Any) -> Any:
-        obs, reward, _, _, info = super().step(action)
-        return obs, reward, bool(self.place.sum() > 1 or self.count > 15 + self.place[0]), False, info
-
-
 class DoneTwice(gym.vector.VectorEnv):
     """Its own backend, that says done also in the row that resets."""
 

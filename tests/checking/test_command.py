@@ -25,9 +25,7 @@ def test_a_fault_of_an_environment_ends_with_3_and_is_told_to_machines() -> None
 
 def test_a_command_line_that_cannot_work_ends_with_2_and_a_sentence() -> None:
     assert command("env=nope").refused(2, "there is no env=nope")
-    assert command("env.id=Nope-v3").refused(2, "Nope")
     assert command("nothing").refused(2, "nothing", "no class")
     assert command("seed=3").refused(2, "env=")
     assert command("agent=ppo", "--config-dir", "not/there").refused(2, "not/there")
-    assert command("agent=sac", "storage=rollout").refused(2, "storage=replay")
     assert command("--wrong").refused(2, "--help")

@@ -41,9 +41,10 @@ def test_a_planted_fault_is_named_with_its_place(name: str) -> None:
     assert report.exit_code == 3
 
 
-def test_an_environment_without_faults_has_none() -> None:
+def test_an_environment_without_faults_has_none_and_what_it_does_after_the_end_is_a_note() -> None:
     report = checked("tests.checking.planted:Walk-v0")
-    assert (report.exit_code, report.findings) == (0, [])
+    assert report.exit_code == 0
+    assert [(one.code, one.note) for one in report.findings] == [("done-twice", True)]
     assert set(report.passed) == {"contract", "seeds", "aliasing", "closing", "rendering", "backends"}
 
 
@@ -62,9 +63,3 @@ def test_hsws_own_environments_pass(name: str) -> None:
 @pytest.mark.parametrize("id", ["hsw.env.bit_flipping:BitFlipping-v0", "hsw.env.doors:Doors-v0"])
 def test_two_of_them_pass_in_a_moment(id: str) -> None:
     assert checked(id, action_mask="auto").faults == []
-
-
-def test_a_step_after_the_end_that_pays_again_is_worth_a_note_and_no_fault() -> None:
-    report = checked("tests.checking.planted:PaysTwice-v0")
-    assert [(one.code, one.note) for one in report.findings] == [("done-twice", True)]
-    assert report.exit_code == 0
