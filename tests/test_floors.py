@@ -36,8 +36,11 @@ FLOORS = [
     {"sweep", "build"},
     {"trained", "learners", "done", "rerun"},
     {"tuning", "exporting"},
+    {"api"},
+    {"checking"},
 ]
-KNOW_HYDRA = {"config", "cli", "sweep", "build", "trained", "learners", "rerun", "tuning", "exporting", *ENTRY}
+KNOW_HYDRA = {"config", "cli", "sweep", "build", "trained", "learners", "rerun"}
+KNOW_HYDRA |= {"tuning", "exporting", "checking", *ENTRY}
 
 
 def imports(path):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import sysconfig
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 
@@ -50,6 +52,15 @@ def user_frame(error: BaseException) -> str | None:
             if _is_users(frame.filename):
                 return _shown(frame.filename, frame.lineno)
     return None
+
+
+def place_of(thing: Any) -> str:
+    """file:line where a class or a function is written; empty for what is written in another language."""
+    try:
+        thing = inspect.unwrap(thing)
+        return _shown(inspect.getsourcefile(thing) or "", inspect.getsourcelines(thing)[1])
+    except (TypeError, OSError):
+        return ""
 
 
 def _innermost(error: BaseException) -> str | None:

@@ -114,6 +114,11 @@ class VectorEnv:
         """A person's function, as one of the environments': with their time limit, its errors told as theirs."""
         return partial(self._backend.here, name, function)
 
+    @property
+    def backend(self) -> Any:
+        """What steps the environments, as it was given."""
+        return self._backend.backend
+
     def reset(self) -> Any:
         """Start every environment. Returns the first observations, [N, *shape] or a dict of them."""
         obs = self._backend.reset()
