@@ -6,9 +6,10 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict
 
+from hsw.analysis.figures import number
 from hsw.analysis.plans import Asked, Cost, Plan, PlanTable
 from hsw.analysis.power import MARGIN
-from hsw.analysis.tables import _cell, _code, _rows, number
+from hsw.analysis.tables import _cell, _code, _rows
 
 
 def to_json(plan: Plan) -> str:

@@ -12,11 +12,11 @@ from functools import cache
 import numpy as np
 
 from hsw.analysis.comparison import pairs_of, scores_of
+from hsw.analysis.figures import number
 from hsw.analysis.groups import Group
 from hsw.analysis.power import Power, least_seeds, simulate
 from hsw.analysis.results import RunResult
 from hsw.analysis.score_ranges import Ranges
-from hsw.analysis.tables import number
 from hsw.errors import ConfigError
 
 
