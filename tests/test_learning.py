@@ -27,6 +27,22 @@ def test_cartpole_is_solved_within_the_budget(tmp_path, recipe, budget, seed):
     assert row["eval/return_mean"] >= 475
 
 
+@pytest.mark.parametrize("seed", range(6, 11))
+def test_a_memory_balances_cartpole_without_velocities(tmp_path, seed):
+    row = _final_evaluation(tmp_path / "run", "agent=recurrent_ppo", "env=cartpole_positions", f"seed={seed}")
+    assert row["step"] <= 100_000
+    assert row["eval/return_mean"] >= 450
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_without_a_memory_cartpole_without_velocities_is_not_balanced(tmp_path, seed):
+    normalized = ("env=cartpole_positions", "env.normalize_obs=true", "env.normalize_reward=true")
+    tuned = ("storage.num_steps=128", "algorithm.lr=1e-3", "algorithm.num_epochs=8", "algorithm.clip_schedule=linear")
+    values = (*normalized, *tuned, "algorithm.entropy_coef=0", "num_train_steps=98900")
+    row = _final_evaluation(tmp_path / "run", "agent=ppo", *values, f"seed={seed}")
+    assert row["eval/return_mean"] < 200
+
+
 @pytest.mark.parametrize(
     ("env", "package", "score"), [("minatar_breakout", "minatar", 5.0), ("lunar_lander", "Box2D", 150.0)]
 )

@@ -84,6 +84,29 @@ def learner(name: str, env: dict[str, Any], storage: dict[str, Any], **algorithm
     return OnPolicyAgent(made, algorithm=RecurrentPPO(policy, **algorithm), **parts)
 
 
+def test_weights_that_stay_repeat_what_acting_stored_from_rollout_to_rollout() -> None:
+    """In the real loop, through resets: a row's log-probability and value, and the value behind the last row."""
+    made = learner("Counter", {"kwargs": {"length": 7}}, {"num_steps": 12, "sequence_length": 5}, lr=0.0)
+    torch.nn.init.normal_(made.policy.policy_head.weight)
+    storage, update, behind = made.storage, made.algorithm.update, []
+
+    def checked(rollout: Any) -> dict[str, float]:
+        for batch in rollout.generate_batches(2):
+            log_probs, _, values = made.algorithm.evaluate(batch)
+            torch.testing.assert_close((log_probs, values), (batch.log_probs, batch.values))
+        assert not rollout.core[1:][~rollout.valid[:-1]].any()  # an episode begins with nothing
+        if behind:
+            torch.testing.assert_close(rollout.values[0], behind[-1])
+        behind.append(rollout.values[-1].clone())
+        told: dict[str, float] = update(rollout)
+        return told
+
+    made.algorithm.update = checked  # type: ignore[method-assign]
+    made.train(200)
+    assert len(behind) > 5
+    assert not storage.valid.all()
+
+
 def test_a_task_that_only_truncates_is_worth_its_reward_over_one_minus_the_discount() -> None:
     trained = learner(
         "Counter",
