@@ -27,7 +27,7 @@ def test_cartpole_is_solved_within_the_budget(tmp_path, recipe, budget, seed):
     assert row["eval/return_mean"] >= 475
 
 
-@pytest.mark.parametrize("seed", range(6, 11))
+@pytest.mark.parametrize("seed", range(6, 11))  # of seeds 1 to 10, 1 (448) and 5 (152) miss it
 def test_a_memory_balances_cartpole_without_velocities(tmp_path, seed):
     row = _final_evaluation(tmp_path / "run", "agent=recurrent_ppo", "env=cartpole_positions", f"seed={seed}")
     assert row["step"] <= 100_000
