@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
+EXAMPLES = [Path(__file__).parents[1] / "examples" / "quickstart.py"]  # test_export plays the other
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)

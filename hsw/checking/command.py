@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import logging
 import re
 import tempfile
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,16 +46,28 @@ def check_all(
         ConfigError: If it cannot work.
     """
     torch.set_num_threads(1)  # every check is a process that begins as this one
-    logging.getLogger("hsw").setLevel(logging.CRITICAL)
     allowed = list(allow)
-    with tempfile.TemporaryDirectory(prefix="hsw-check-") as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with tempfile.TemporaryDirectory(prefix="hsw-check-") as folder, _silence():
         overrides: list[str] = []
         for target in targets:
             overrides += (
                 [target] if "=" in target or target.startswith("~") else _of_target(target, Path(folder), allowed)
             )
         return _checked(overrides, config_dir, allowed, Path(folder), only)
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """What the checked parts' own runs log and warn of is not what was asked for."""
+    log = logging.getLogger("hsw")
+    level = log.level
+    try:
+        log.setLevel(logging.CRITICAL)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)
 
 
 def _checked(

@@ -191,7 +191,13 @@ def test_the_page_goes_where_it_is_told_to(tmp_path, monkeypatch):
 def test_watching_writes_the_page_again_until_it_is_interrupted(tmp_path):
     (tmp_path / "study").mkdir()
     command = [sys.executable, "-m", "hsw.report", str(tmp_path / "study"), "--format", "html", "--watch", "0.1"]
-    process = subprocess.Popen([*command, "--reps", "2", "--no-curves"], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*command, "--reps", "2", "--no-curves"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # in the background it is ignored
+    )
     try:
         page = tmp_path / "study" / "report.html"
         leave_run(tmp_path / "study" / "a", 1)
@@ -228,7 +234,8 @@ def test_the_extra_is_named_where_it_is_missing(tmp_path, monkeypatch):
 # On the terminal.
 
 
-def test_on_a_terminal_a_line_tells_what_differs_and_the_rest_is_there_on_request(tmp_path):
+def test_on_a_terminal_a_line_tells_what_differs_and_the_rest_is_there_on_request(tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")  # where no path is broken into lines
     for number in range(3):
         keys = {f"algorithm__key_{n}": number for n in range(30)}
         leave_run(tmp_path / f"run-{number}", 1, 100.0 + number, env="[bold]x\x1b[2J", **keys)

@@ -399,6 +399,6 @@ FAULTS: dict[str, tuple[str, str]] = {
 
 for _name, _env in list(globals().items()):
     if isinstance(_env, type) and issubclass(_env, Walk):
-        gym.register(f"{_name}-v0", _env)
-gym.register("Merged-v0", lambda **kwargs: MergingWrapper(gym.wrappers.TimeLimit(Walk(**kwargs), 10)))
-gym.register("DoneTwice-v0", vector_entry_point=DoneTwice)
+        gym.register(f"Planted{_name}-v0", _env)  # tests.envs has some of these names
+gym.register("PlantedMerged-v0", lambda **kwargs: MergingWrapper(gym.wrappers.TimeLimit(Walk(**kwargs), 10)))
+gym.register("PlantedDoneTwice-v0", vector_entry_point=DoneTwice)

@@ -32,7 +32,7 @@ SLOW += ("WritesAction", "LeavesThread", "RendersNothing", "OldApi", "EndsProces
 def test_a_planted_fault_is_named_with_its_place(name: str) -> None:
     code, words = FAULTS[name]
     backend = "native" if name == "DoneTwice" else "sync"
-    report = checked(f"tests.checking.planted:{name}-v0", backend=backend)
+    report = checked(f"tests.checking.planted:Planted{name}-v0", backend=backend)
     told = [one for one in report.faults if one.code == code]
     assert told, [f"{one.code}: {one.message}" for one in report.findings]
     assert any(words in f"{one.place} {one.message}" for one in told), told
@@ -42,7 +42,7 @@ def test_a_planted_fault_is_named_with_its_place(name: str) -> None:
 
 
 def test_an_environment_without_faults_has_none_and_what_it_does_after_the_end_is_a_note() -> None:
-    report = checked("tests.checking.planted:Walk-v0")
+    report = checked("tests.checking.planted:PlantedWalk-v0")
     assert report.exit_code == 0
     assert [(one.code, one.note) for one in report.findings] == [("done-twice", True)]
     assert set(report.passed) == {"contract", "seeds", "aliasing", "closing", "rendering", "backends"}
