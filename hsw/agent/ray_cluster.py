@@ -12,7 +12,7 @@ import signal
 import socket
 import sysconfig
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,7 @@ _LEAST_STORE = 100 * 2**20  # bytes
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM, signal.SIGUSR1, signal.SIGUSR2)
 # Ray's environment variables: nothing is told to its makers; nothing is said about GPUs that actors do not use.
 _ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
-# A learner whose cluster is gone ends as the pool says, and not by Ray's abort after a minute. Processes of a local
-# cluster, which would inherit it, are to end with the learner.
-_CONNECTED = {"RAY_gcs_rpc_server_reconnect_timeout_s": "100000"}
+_ABORT = "RAY_gcs_rpc_server_reconnect_timeout_s"
 
 
 def import_ray() -> Any:
@@ -50,43 +48,54 @@ class RayCluster:
 
     Args:
         address: auto (RAY_ADDRESS, else what `ray start` has started here, else local), local, or host:port.
-        num_cpus: Of a local one, which is of this run alone and ends with it.
-        store_bytes: Of its object store.
-        packages: That workers get from here, by name; hsw itself always is.
+        key: The setting that this is, for errors.
+        code: What workers of a cluster that is not this process's own get from here: Ray's py_modules and excludes.
+        runtime_env: More of what its workers, or those of a local one, run in.
+        log_to_driver: Whether what they print is seen here.
+        abort_seconds: Without the cluster's head, after which Ray aborts this process; never a local one's.
+        **sizes: Of a local one, which is of this process alone and ends with it: Ray's num_cpus, object_store_memory.
 
     Raises:
         ConfigError: If there is no cluster at the address, or it does not take this process.
     """
 
-    def __init__(self, address: str, num_cpus: float, store_bytes: int, packages: Sequence[str]) -> None:
+    def __init__(
+        self,
+        address: str,
+        key: str,
+        code: Mapping[str, Any],
+        runtime_env: Mapping[str, Any] | None = None,
+        *,
+        log_to_driver: bool = False,
+        abort_seconds: int = 60,
+        **sizes: float,
+    ) -> None:
         self.ray = ray = import_ray()
         self._owned, self.name = not ray.is_initialized(), "the Ray cluster"
         if not self._owned:
             return
-        found = _resolved(address)
-        options: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
+        found, environment = _resolved(address, key), dict(runtime_env or {})
+        options: dict[str, Any] = {"log_to_driver": log_to_driver, "configure_logging": False}
         if found is None:
-            store = max(_LEAST_STORE, store_bytes)
-            options |= {"address": "local", "num_cpus": num_cpus, "object_store_memory": store}
+            self.name = "a Ray cluster of this machine's own"
+            store = max(_LEAST_STORE, int(sizes.pop("object_store_memory", 0)))
+            options |= {"address": "local", "object_store_memory": store, "runtime_env": environment, **sizes}
             options |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}  # nobody else's
         else:
             self.name = f"the Ray cluster at {found}"
-            options |= {"address": found, "runtime_env": shipped(packages)}
-            for name, value in _CONNECTED.items():
-                os.environ.setdefault(name, value)
-        # What Ray prints of its workers' ends, the pool says in a sentence.
-        ray._private.worker._worker_logs_enabled = False
+            modules = [*code["py_modules"], *environment.get("py_modules", ())]
+            options |= {"address": found, "runtime_env": {**code, **environment, "py_modules": modules}}
+            # Not with a local cluster, whose processes would inherit it and are to end with this one.
+            os.environ.setdefault(_ABORT, str(abort_seconds))
+        if not log_to_driver:  # what Ray prints of its workers' ends, the pool says in a sentence
+            ray._private.worker._worker_logs_enabled = False
         logging.getLogger("ray").setLevel(logging.CRITICAL)
         try:
             with _own_signals(ray):
                 ray.init(**options)
         except Exception as error:  # its errors have no common base
             told = " ".join(str(error).split())[:300]
-            where = f"the Ray cluster at {found}" if found else "a local Ray cluster"
-            raise ConfigError(
-                f"pool.address={address}: {where} cannot be used: {type(error).__name__}: {told}"
-            ) from error
-        log.info("actors run on %s", f"the Ray cluster at {found}" if found else "a Ray cluster of this run's own")
+            raise ConfigError(f"{key}={address}: {self.name} cannot be used: {type(error).__name__}: {told}") from error
 
     def shortage(self) -> str:
         """What the cluster has, and has to give, as part of a sentence; empty where its head does not answer."""
@@ -105,12 +114,12 @@ class RayCluster:
                     atexit.unregister(self.ray.shutdown)
 
 
-def _resolved(address: str) -> str | None:
+def _resolved(address: str, key: str) -> str | None:
     """host:port of a cluster that answers; None if there is to be a local one."""
     services: Any = importlib.import_module("ray._private.services")
     if "://" in address:
         raise ConfigError(
-            f"pool.address={address} is Ray Client's; give host:port of the cluster's head, as `ray start` prints it"
+            f"{key}={address} is Ray Client's; give host:port of the cluster's head, as `ray start` prints it"
         )
     try:
         found: str | None = services.canonicalize_bootstrap_address(None if address == "auto" else address)
@@ -121,16 +130,16 @@ def _resolved(address: str) -> str | None:
             pass
     except (ValueError, OSError) as error:
         if address == "auto" and "RAY_ADDRESS" not in os.environ:
-            log.info("the Ray cluster that was started here last does not answer; actors get one of their own")
+            log.info("the Ray cluster that was started here last does not answer; another is started")
             return None
-        named = "RAY_ADDRESS" if address == "auto" else f"pool.address={address}"
+        named = "RAY_ADDRESS" if address == "auto" else f"{key}={address}"
         raise ConfigError(
             f"{named}: no Ray cluster answers there ({error}); start one with `ray start --head` and give its address, "
-            "or take pool.address=local"
+            f"or take {key}=local"
         ) from error
     if not _is_ray(found):
         raise ConfigError(
-            f"pool.address={address}: what answers there is no Ray cluster that this process may join; give the port "
+            f"{key}={address}: what answers there is no Ray cluster that this process may join; give the port "
             "that `ray start` prints, 6379 as a rule, and the cluster's token (`ray get-auth-token`)"
         )
     return found

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from hsw.agent.actor import log
 from hsw.agent.ray_actor import PULSE, RayActor, Reply, take_over
-from hsw.agent.ray_cluster import RayCluster, import_ray, within
+from hsw.agent.ray_cluster import RayCluster, import_ray, shipped, within
 from hsw.agent.ray_places import Places
 from hsw.agent.seats import Crew, Seat, Seats
 from hsw.bounds import Range
@@ -19,6 +19,7 @@ from hsw.errors import WorkersLostError
 from hsw.spaces import leaves
 
 _WAIT_SECONDS = 0.02  # for an answer, before other things are looked after
+_NEVER = 100_000  # seconds: a learner whose cluster is gone ends as this pool says, and not by Ray's abort
 _PAUSE = 1.0  # seconds until the object store is tried again, or an actor that was out of reach
 
 
@@ -82,7 +83,15 @@ class RayPool(Seats["_Seat"]):
         rollout = sum(part[0].numel() * part.element_size() for part in leaves(crew.actor.storage.storages))
         store_bytes = 6 * crew.num_actors * crew.num_envs * rollout + 4 * crew.actor.weights.num_bytes
         num_cpus = crew.num_actors * self._num_cpus
-        self._cluster = RayCluster(self._address, num_cpus, store_bytes, self._packages)
+        self._cluster = RayCluster(
+            self._address,
+            "pool.address",
+            shipped(self._packages),
+            abort_seconds=_NEVER,
+            num_cpus=num_cpus,
+            object_store_memory=store_bytes,
+        )
+        log.info("actors run on %s", self._cluster.name)
         self._ray = self._cluster.ray
         self._errors = self._ray.exceptions
         self._recipe = self._ray.put(crew.actor.elsewhere(crew.num_envs))

@@ -6,13 +6,9 @@ here, and goes on from its last checkpoint.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import logging
-import os
 import secrets
-import signal
-import socket
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -20,60 +16,19 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.singleton import Singleton
-from hydra.core.utils import configure_log, run_job, setup_globals
+from hydra.core.utils import configure_log
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
+from hsw.agent.ray_cluster import RayCluster
 from hsw.cli.main import describe
 from hsw.errors import ResourceError, WorkersLostError
 from hsw.run.status import JobOutcome
 from hsw.sweep.mailbox import Mailbox
-from hsw.sweep.ray_cluster import alive, connected, missing
+from hsw.sweep.ray_task import job_environment, package, run_there, stop_there
 
 log = logging.getLogger("hsw")
-
-
-def run_there(shared: Any, config: DictConfig, folder: Path, token: str) -> str | None:
-    """Run a job, as a task. Returns what keeps its node from running any."""
-    try:
-        seen = (folder / "token").read_text()
-    except OSError:
-        seen = ""
-    if seen != token:
-        return (
-            f"the node {socket.gethostname()} does not see {folder.parent}; give a folder on a file system that all "
-            "nodes share: hydra.sweep.dir=<folder>"
-        )
-    context, task, state = shared
-    setup_globals()
-    Singleton.set_state(state)
-    _wait_for_owner(Path(config.hydra.sweep.dir) / config.hydra.sweep.subdir)
-    run_job(
-        hydra_context=context,
-        task_function=task,
-        config=config,
-        job_dir_key="hydra.sweep.dir",
-        job_subdir_key="hydra.sweep.subdir",
-    )
-    return None
-
-
-def stop_there(folder: Path) -> None:
-    """Ask the jobs on a node to save and stop, as a task."""
-    for pid in Mailbox(folder).processes():
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGTERM)
-
-
-def _wait_for_owner(folder: Path, patience: float = 15.0) -> None:
-    """Wait until a job's earlier process is gone, which may take a moment longer than the news of it."""
-    end = time.monotonic() + patience
-    with contextlib.suppress(FileNotFoundError), (folder / "run.lock").open("rb") as lock:
-        while time.monotonic() < end:
-            with contextlib.suppress(BlockingIOError):
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            time.sleep(0.1)
+KEY = "hydra.launcher.address"
 
 
 class RayJobs:
@@ -92,7 +47,7 @@ class RayJobs:
         assert Mailbox.own is not None
         self.mailbox, self.token = Mailbox.own, secrets.token_hex()
         (self.mailbox.folder / "token").write_text(self.token)
-        self.address, self.runtime_env = address, dict(runtime_env or {})
+        self.address, self.runtime_env = address, job_environment(runtime_env)
         self.needs, self.max_retries, self.patience = {"CPU": num_cpus, "GPU": num_gpus}, max_retries, start_timeout
         self._deaths: Counter[int] = Counter()
 
@@ -110,10 +65,16 @@ class RayJobs:
             composed[number] = job = context.config_loader.load_sweep_config(config, list(overrides))
             with open_dict(job):
                 job.hydra.job.id, job.hydra.job.num = str(number), number
-        with connected(self.address, self.runtime_env) as ray:
+        with tempfile.TemporaryDirectory(prefix="hsw-") as place:
+            code = {"py_modules": package(Path(place))}
+            cluster = RayCluster(self.address, KEY, code, self.runtime_env, log_to_driver=True)
+        try:
             if self.mailbox.stopped() is None:  # also while it connected
-                log.info("%d jobs on Ray, on %d nodes", len(composed), len(alive(ray)))
+                ray = cluster.ray
+                log.info("%d jobs on %s, on %d nodes", len(composed), cluster.name, len(_alive(ray)))
                 self._run(ray, ray.put((context, task, Singleton.get_state())), composed)
+        finally:
+            cluster.close()
 
     def _run(self, ray: Any, shared: Any, jobs: dict[int, DictConfig]) -> None:
         options = {"num_cpus": self.needs["CPU"], "num_gpus": self.needs["GPU"], "max_retries": 0, "max_calls": 1}
@@ -168,7 +129,7 @@ class RayJobs:
         """Reach the jobs of every node; a 0-CPU task runs at once."""
         strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
         task = ray.remote(num_cpus=0, max_retries=0)(stop_there)
-        for node in alive(ray):
+        for node in _alive(ray):
             task.options(scheduling_strategy=strategy(node["NodeID"], soft=False)).remote(self.mailbox.folder)
 
     def _tell_idle(self, ray: Any, active: bool) -> None:
@@ -177,7 +138,31 @@ class RayJobs:
         if active:
             self._active = self._said = now
         elif now - self._active > self.patience:
-            raise WorkersLostError(f"no job could run for {self.patience:g} s: {missing(ray, self.needs)}")
+            raise WorkersLostError(f"no job could run for {self.patience:g} s: {_missing(ray, self.needs)}")
         elif now - self._said > 20.0:
             self._said = now
-            log.warning("no job runs yet: %s; waiting up to %g s", missing(ray, self.needs), self.patience)
+            log.warning("no job runs yet: %s; waiting up to %g s", _missing(ray, self.needs), self.patience)
+
+
+def _alive(ray: Any) -> list[Any]:
+    """The nodes of the cluster."""
+    return [node for node in ray.nodes() if node["Alive"]]
+
+
+def _missing(ray: Any, needs: dict[str, float]) -> str:
+    """What keeps a job from running, as part of a sentence.
+
+    Args:
+        needs: CPUs and GPUs of a job, as CPU and GPU.
+    """
+    nodes = _alive(ray)
+    wants = f"a job takes {needs['CPU']:g} CPUs and {needs['GPU']:g} GPUs of one node"
+    sizes = [{kind: node["Resources"].get(kind, 0.0) for kind in needs} for node in nodes]
+    if any(all(size[kind] >= count for kind, count in needs.items()) for size in sizes):
+        free = {kind: ray.available_resources().get(kind, 0.0) for kind in needs}
+        return f"{wants}, and of all {len(nodes)} {free['CPU']:g} and {free['GPU']:g} are free"
+    largest = ", ".join(sorted({f"{size['CPU']:g} and {size['GPU']:g}" for size in sizes})) or "none"
+    return (
+        f"{wants}, and the {len(nodes)} nodes have {largest}; lower hydra.launcher.num_cpus or num_gpus, or let a "
+        "larger node join the cluster"
+    )

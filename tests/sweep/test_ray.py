@@ -19,11 +19,11 @@ import pytest
 from hydra.core.config_store import ConfigStore
 
 import hsw
+from hsw.agent.ray_cluster import RayCluster
 from hsw.config.files import conf_folder
 from hsw.config.hydra_versions import VERSION_BASE
 from hsw.run import guardian
-from hsw.sweep.ray_cluster import connected
-from hsw.sweep.ray_jobs import run_there
+from hsw.sweep.ray_task import job_environment, package, run_there
 from hydra_plugins.hsw_sweep import RayLauncher
 from tests.runs import TINY, call, differences, finish, newest, start, wait_for
 from tests.sweep.sweeps import (
@@ -126,9 +126,12 @@ def test_a_killed_sweep_leaves_no_worker_and_the_same_command_goes_on(
 
 @pytest.mark.slow
 def test_a_job_sees_its_runtime_env_and_no_gpu_that_it_did_not_ask_for(nodes: Nodes, tmp_path: Path) -> None:
-    env = {"env_vars": {"SIZE": "3"}}
-    with connected(nodes.cluster.address, env) as ray:
-        seen = ray.get(ray.remote(where).remote())
+    code = {"py_modules": package(tmp_path)}
+    cluster = RayCluster(nodes.cluster.address, "address", code, job_environment({"env_vars": {"SIZE": "3"}}))
+    try:
+        seen = cluster.ray.get(cluster.ray.remote(where).remote())
+    finally:
+        cluster.close()
     assert seen["SIZE"] == "3"
     assert seen["CUDA_VISIBLE_DEVICES"] == ""
     assert seen["hsw"] != str(Path(hsw.__file__).parent)  # the one that was shipped
@@ -206,7 +209,7 @@ def test_an_address_without_a_cluster_is_refused(tmp_path: Path) -> None:
         result = call(*RAY, f"hydra.launcher.address={address}", *TINY, "seed=1,2", sweep_dir(tmp_path))
     assert result.refused(2, f"hydra.launcher.address={address}", "no Ray cluster answers there", "ray start --head")
     result = call(*RAY, "hydra.launcher.address=ray://here:1", *TINY, "seed=1,2", sweep_dir(tmp_path))
-    assert result.refused(2, "is no address", "<host>:<port>")
+    assert result.refused(2, "is Ray Client's", "host:port")
 
 
 def test_without_ray_one_sentence_says_what_to_install(tmp_path: Path, monkeypatch: Any) -> None:
