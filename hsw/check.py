@@ -7,7 +7,7 @@ import json
 import sys
 import time
 
-from hsw.cli.main import Parser, run_main
+from hsw.cli.main import Parser, run_main, take_allow
 
 _EXAMPLES = """examples:
   python -m hsw.check env.id=my_pkg.envs:Ring-v0 env.kwargs.size=3
@@ -31,7 +31,7 @@ def main() -> None:
     )
     parser.add_argument("target", nargs="+", help="overrides as hsw.train takes them, an env id, or a class's name")
     parser.add_argument("--config-dir", "-cd", metavar="FOLDER", help="a folder of choices of your own")
-    parser.add_argument("--allow", action="append", default=[], metavar="PACKAGE", help="trust a package")
+    take_allow(parser)
     parser.add_argument("--format", choices=("text", "json"), default="text", help="text or json (text)")
     arguments = parser.parse_intermixed_args()
     begin = time.monotonic()

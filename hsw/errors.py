@@ -5,6 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 
+def words_of(error: BaseException, most: int = 300) -> str:
+    """What an error says, in one line of at most so many characters."""
+    return " ".join(str(error).split())[:most]
+
+
+def shortened(value: Any) -> str:
+    """A value as Python writes it, for an error's sentence: at most 80 characters."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
 class HswError(Exception):
     """A fault that one sentence explains.
 

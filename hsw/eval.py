@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from hsw.cli.main import Parser, checkpoint_of, run_main
+from hsw.cli.main import Parser, run_main, take_allow, take_checkpoint, take_device
 from hsw.errors import ConfigError
 
 
@@ -62,12 +62,12 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="the run's folder")
     parser.add_argument("--episodes", type=int, default=20, help="whole episodes to play (20)")
     parser.add_argument("--seed", type=int, help="root of the episodes' seeds (the run's)")
-    parser.add_argument("--checkpoint", type=checkpoint_of, default="last", help="last, best or a step (last)")
+    take_checkpoint(parser)
     action = parser.add_mutually_exclusive_group()
     action.add_argument("--deterministic", dest="deterministic", action="store_true", default=None)
     action.add_argument("--sample", dest="deterministic", action="store_false", help="sample actions")
-    parser.add_argument("--device", default="cpu", help="auto, cpu or cuda (cpu)")
-    parser.add_argument("--allow", action="append", default=[], metavar="PACKAGE", help="trust a package")
+    take_device(parser, "cpu")
+    take_allow(parser)
     parser.add_argument("--video", action="store_true", help="record an episode into the run folder")
     arguments = parser.parse_args()
     from hsw.run.watched import guarded

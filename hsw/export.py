@@ -7,8 +7,8 @@ import re
 from importlib.util import find_spec
 from pathlib import Path
 
-from hsw.cli.main import Parser, checkpoint_of, run_main
-from hsw.errors import ConfigError, ResourceError
+from hsw.cli.main import Parser, run_main, take_allow, take_checkpoint
+from hsw.errors import ConfigError, ResourceError, words_of
 
 
 def push(folder: Path, name: str) -> str:
@@ -28,8 +28,7 @@ def push(folder: Path, name: str) -> str:
         api.create_repo(name, exist_ok=True)
         return str(api.upload_folder(folder_path=folder, repo_id=name, commit_message="Upload a policy"))
     except Exception as error:  # its own, those of its HTTP client, and the network's
-        told = " ".join(str(error).split())[:200]
-        raise ResourceError(f"{folder} is written, and the Hub did not take it: {told}") from error
+        raise ResourceError(f"{folder} is written, and the Hub did not take it: {words_of(error)}") from error
 
 
 def main() -> None:
@@ -38,10 +37,10 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="the run's folder")
     parser.add_argument("--out", type=Path, required=True, help="a folder that is not there yet")
     parser.add_argument("--format", choices=("onnx", "pt2"), default="onnx", help="onnx, or torch.export's pt2 (onnx)")
-    parser.add_argument("--checkpoint", type=checkpoint_of, default="last", help="last, best or a step (last)")
+    take_checkpoint(parser)
     parser.add_argument("--episodes", type=int, default=20, help="of the evaluation that is told (20)")
     parser.add_argument("--observations", type=int, default=1000, help="on which both have to act alike (1000)")
-    parser.add_argument("--allow", action="append", default=[], metavar="PACKAGE", help="trust a package")
+    take_allow(parser)
     parser.add_argument("--no-video", dest="video", action="store_false", help="record no episode")
     parser.add_argument("--push", metavar="USER/NAME", help="also upload it to the Hugging Face Hub")
     arguments = parser.parse_args()

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from hsw.cli.main import Parser, run_main
+from hsw.cli.main import Parser, run_main, take_allow, take_device
 from hsw.errors import ConfigError
 
 
@@ -31,8 +31,8 @@ def main() -> None:
     parser.add_argument("--minibatch", type=int, default=0, metavar="K", help="which of the update's, from 0 (0)")
     parser.add_argument("--video", type=Path, metavar="FILE", help="film the first environment to its episode's end")
     parser.add_argument("--prompt", action="store_true", help="open a Python prompt with the agent in it")
-    parser.add_argument("--device", help="auto, cpu or cuda (the run's)")
-    parser.add_argument("--allow", action="append", default=[], metavar="PACKAGE", help="trust a package")
+    take_device(parser)
+    take_allow(parser)
     options = parser.parse_args()
     if options.nonfinite and (options.update or options.video or options.prompt or options.before_update):
         raise ConfigError("--nonfinite goes to a moment of its own; leave --update, --video and --prompt out")

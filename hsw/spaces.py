@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from hsw.errors import shortened
+
 SUPPORTED = ("Box", "Discrete", "MultiDiscrete", "MultiBinary", "Dict")
 
 MASK, REST = "action_mask", "observation"  # parts of a Dict: the actions allowed, and what there is beside that
@@ -123,7 +125,7 @@ def read_space(space: SpaceLike) -> SpaceSpec:
         try:
             return _read_mapping(space)
         except (TypeError, IndexError, KeyError, OverflowError) as error:
-            raise ValueError(f"no space can be read from {_shortened(space)}: {error}") from error
+            raise ValueError(f"no space can be read from {shortened(space)}: {error}") from error
     raise ValueError(f"a space must be a gymnasium.Space or a config with a shape, not {space!r}")
 
 
@@ -229,15 +231,10 @@ def _number_bound(name: str, bound: Any, shape: tuple[int, ...]) -> Any:
     """A bound as it stands in a config: one number, or as many as the space has."""
     values = np.asarray(bound)
     if values.dtype.kind not in "biuf" or np.isnan(values).any():
-        raise ValueError(f"the bound {name} of a space must be numbers, got {_shortened(bound)}")
+        raise ValueError(f"the bound {name} of a space must be numbers, got {shortened(bound)}")
     if values.shape not in ((), shape):
         raise ValueError(f"the bound {name} of a space must have its shape {list(shape)}, got {list(values.shape)}")
     return _bound(bound)
-
-
-def _shortened(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _bound(bound: Any) -> Any:

@@ -15,13 +15,12 @@ from omegaconf import DictConfig
 from hsw.agent.evaluation import evaluate
 from hsw.agent.weights import load_policy
 from hsw.build import build, build_env, fingerprint
-from hsw.config.plugins import trusted_packages
+from hsw.config.plugins import only_trusted
 from hsw.config.resolved import check, load_config
 from hsw.config.targets import check_env_modules
 from hsw.device import resolve_device
 from hsw.directory import is_file, lines_of
 from hsw.env.stream import ObsStream
-from hsw.env.trust import only_trusting
 from hsw.errors import ConfigError, CorruptError
 from hsw.network import Policy
 from hsw.network.actor_critic import Memory
@@ -135,7 +134,7 @@ class TrainedPolicy:
         config.eval_episodes = num_episodes
         config.seed = config.seed if seed is None else seed
         on_step = options.pop("on_step", None)
-        with only_trusting((*self.config.allow, *trusted_packages())):
+        with only_trusted(config):
             env = build_env(config, training=False, **options)
         try:
             env.load_obs_statistics(self.statistics)
@@ -171,7 +170,7 @@ class TrainedPolicy:
 
     def _make_env(self) -> Any:
         """An environment of which the spaces and the adapter's settings are asked, and nothing else."""
-        with only_trusting((*self.config.allow, *trusted_packages())):
+        with only_trusted(self.config):
             env = build_env(self.config, training=False, num_envs=1)
         env.load_obs_statistics(self.statistics)
         env.close()

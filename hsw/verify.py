@@ -10,7 +10,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from hsw.cli.main import Parser, run_main
+from hsw.cli.main import Parser, run_main, take_allow, take_device
 
 
 def main() -> None:
@@ -24,8 +24,8 @@ def main() -> None:
     which.add_argument("--all", action="store_true", help="every segment, from the start on (this is the default)")
     which.add_argument("--segments", type=int, metavar="K", help="so many segments, drawn at random")
     parser.add_argument("--seed", type=int, default=0, help="of the draw (0)")
-    parser.add_argument("--device", help="auto, cpu or cuda (the run's)")
-    parser.add_argument("--allow", action="append", default=[], metavar="PACKAGE", help="trust a package")
+    take_device(parser)
+    take_allow(parser)
     options = vars(parser.parse_args())
     options.pop("all")
     from hsw.rerun.verifying import refuse_different, verify

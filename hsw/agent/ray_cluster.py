@@ -18,7 +18,7 @@ from typing import Any
 
 from hsw import ending
 from hsw.agent.actor import log
-from hsw.errors import ConfigError
+from hsw.errors import ConfigError, words_of
 
 _ANSWER_SECONDS = 10.0
 _LEAST_STORE = 100 * 2**20  # bytes
@@ -94,8 +94,8 @@ class RayCluster:
             with _own_signals(ray):
                 ray.init(**options)
         except Exception as error:  # its errors have no common base
-            told = " ".join(str(error).split())[:300]
-            raise ConfigError(f"{key}={address}: {self.name} cannot be used: {type(error).__name__}: {told}") from error
+            kind = type(error).__name__
+            raise ConfigError(f"{key}={address}: {self.name} cannot be used: {kind}: {words_of(error)}") from error
 
     def shortage(self) -> str:
         """What the cluster has, and has to give, as part of a sentence; empty where its head does not answer."""

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from hsw.analysis.figures import number
 from hsw.analysis.plans import Asked, Cost, Plan, PlanTable
 from hsw.analysis.power import MARGIN
-from hsw.analysis.tables import _cell, _code, _rows
+from hsw.analysis.tables import as_code, as_rows, as_text
 
 
 def to_json(plan: Plan) -> str:
@@ -22,7 +22,7 @@ def to_markdown(plan: Plan) -> str:
     asked = plan.asked
     lines = ["# Plan", ""]
     for study in plan.studies:
-        lines += [f"## {_cell(study.folder)}", ""]
+        lines += [f"## {as_text(study.folder)}", ""]
         for table in study.tables:
             lines += [*_table(table, asked), ""]
     lines.append(
@@ -34,28 +34,30 @@ def to_markdown(plan: Plan) -> str:
         "last evaluations do, with a spread as uncertain as so few seeds leave it. The pilot's runs are part of the "
         "study to be; times are those of its median run."
     )
-    lines += ["", f"Made by {_code(plan.command)}."] if plan.command is not None else []
+    lines += ["", f"Made by {as_code(plan.command)}."] if plan.command is not None else []
     return "\n".join(lines)
 
 
 def _table(table: PlanTable, asked: Asked) -> list[str]:
     one = table.envs[0] if len(table.envs) == 1 else f"{len(table.envs)} tasks"
-    lines = [f"### {_cell(one)}: {asked.metric}" + (", normalised" if table.ranges else ""), ""]
+    lines = [f"### {as_text(one)}: {asked.metric}" + (", normalised" if table.ranges else ""), ""]
     at_a_time = "one at a time" if asked.jobs == 1 else f"{asked.jobs} at a time"
-    lines += _rows(("a run of", "beats one of", "by", "seeds each", "pilot", "new runs", "computing", at_a_time))
+    lines += as_rows(("a run of", "beats one of", "by", "seeds each", "pilot", "new runs", "computing", at_a_time))
     for pair in table.comparisons:
         pilots = [
             f"{number(m)} ± {number(d)} ({n})" for m, d, n in zip(pair.means, pair.deviations, pair.pilots, strict=True)
         ]
         cells = [pair.group, pair.over, number(pair.difference), pair.seeds or f"more than {asked.most}"]
-        lines += _rows([*cells, " and ".join(pilots if pair.pilots[0] else pilots[1:]), *_costs(pair.cost)], head=False)
+        lines += as_rows(
+            [*cells, " and ".join(pilots if pair.pilots[0] else pilots[1:]), *_costs(pair.cost)], head=False
+        )
     if len(table.comparisons) > 1:
-        lines += _rows(["all of them", *[None] * 4, *_costs(table.cost)], head=False)
+        lines += as_rows(["all of them", *[None] * 4, *_costs(table.cost)], head=False)
     for pair in table.comparisons:
-        lines += ["", f"{_cell(pair.group)} against {_cell(pair.over)}:", ""]
-        lines += _rows(("seeds each", "power", "false alarms"))
+        lines += ["", f"{as_text(pair.group)} against {as_text(pair.over)}:", ""]
+        lines += as_rows(("seeds each", "power", "false alarms"))
         for power in pair.powers:
-            lines += _rows((power.seeds, f"{power.power:.3f}", f"{power.false_alarms:.3f}"), head=False)
+            lines += as_rows((power.seeds, f"{power.power:.3f}", f"{power.false_alarms:.3f}"), head=False)
     notes = [f"- {table.not_counted} runs do not count; the report says why."] if table.not_counted else []
     if any(pair.seeds is None for pair in table.comparisons):
         notes.append(

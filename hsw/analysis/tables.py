@@ -79,17 +79,17 @@ def to_markdown(report: Report) -> str:
     """For people: tables, what varied, and every run that does not count with the reason."""
     lines = ["# Report", ""]
     for study in report.studies:
-        lines += [f"## {_cell(study.folder)}", "", *_about(study, report.keys), ""]
+        lines += [f"## {as_text(study.folder)}", "", *_about(study, report.keys), ""]
         for table in study.tables:
             lines += [*_table(table), ""]
         rest = [run for run in study.runs if not run.counted or run.notes or run.status != "done"]
         if rest:
             lines += ["### Runs to know about", ""]
-            lines += _rows(("run", "group", "env", "seed", "status", "counted", "steps", "last score", "why"))
+            lines += as_rows(("run", "group", "env", "seed", "status", "counted", "steps", "last score", "why"))
             for run in rest:
                 known = (run.run, run.group, run.env, run.seed, run.status, "yes" if run.counted else "no")
                 steps = f"{run.steps or 0:,} of {run.budget:,}" if run.budget is not None else run.steps
-                lines += _rows((*known, steps, number(run.score), "; ".join(run.notes)), head=False)
+                lines += as_rows((*known, steps, number(run.score), "; ".join(run.notes)), head=False)
             lines.append("")
         if study.curves:
             lines += [f"![Learning curves: mean over seeds, 95 % bootstrap interval]({quote(study.curves)})", ""]
@@ -101,25 +101,27 @@ def to_markdown(report: Report) -> str:
         "start-up and evaluations."
     )
     if report.command is not None:
-        lines += ["", f"Made by {_code(report.command)}."]
+        lines += ["", f"Made by {as_code(report.command)}."]
     return "\n".join(lines)
 
 
 def _about(study: Study, keys: bool) -> list[str]:
     counted = sum(run.counted for run in study.runs)
     lines = [f"- {len(study.runs)} run folders, of which {counted} count."]
-    lines += [f"- Command: {_code(study.command)}."] if study.command else []
-    lines.append(f"- Varied besides the seed: {differing(study, keys, _code, _cell)}.")
+    lines += [f"- Command: {as_code(study.command)}."] if study.command else []
+    lines.append(f"- Varied besides the seed: {differing(study, keys, as_code, as_text)}.")
     for what, runs in _verified(study).items():
-        lines.append(f"- Verified, {_cell(what)}: {_cell(', '.join(runs))}.")
+        lines.append(f"- Verified, {as_text(what)}: {as_text(', '.join(runs))}.")
     versions = [f"{key} {values[0]}" for key, values in study.versions.items() if len(values) == 1]
     if versions:
-        lines.append(f"- Ran with {_cell(', '.join(versions))}.")
+        lines.append(f"- Ran with {as_text(', '.join(versions))}.")
     if study.presets:
         told = [f"{group}: {' or '.join(names)}" for group, names in study.presets.items()]
         one = len({tuple(names) for names in study.presets.values()}) == 1
-        lines.append(f"- Preset: {_cell(' or '.join(next(iter(study.presets.values()))) if one else '; '.join(told))}.")
-    return lines + [f"- Note: {_cell(note)}." for note in study.notes]
+        lines.append(
+            f"- Preset: {as_text(' or '.join(next(iter(study.presets.values()))) if one else '; '.join(told))}."
+        )
+    return lines + [f"- Note: {as_text(note)}." for note in study.notes]
 
 
 def _verified(study: Study) -> dict[str, list[str]]:
@@ -156,15 +158,15 @@ def _table(table: Table) -> list[str]:
     gap, threshold = table.gamma is not None, table.threshold
     normalised = "; ".join(f"{env} {number(low)} to {number(high)}" for env, (low, high) in table.ranges.items())
     one = table.envs[0] if len(table.envs) == 1 else f"{len(table.envs)} tasks"
-    lines = [f"### {_cell(one)}: {table.metric}" + (", normalised" if normalised else ""), ""]
+    lines = [f"### {as_text(one)}: {table.metric}" + (", normalised" if normalised else ""), ""]
     if normalised:
-        lines += [f"0 and 1 are: {_cell(normalised)}.", ""]
+        lines += [f"0 and 1 are: {as_text(normalised)}.", ""]
     head = ["group", "seeds", "mean", "median", "IQM"]
     head += [f"optimality gap to {number(table.gamma)}"] if gap else []
     head += ["steps", "time", "steps/s"]
     if threshold is not None:
         head += [f"steps to {number(threshold)}", f"time to {number(threshold)}", "reached by"]
-    lines += _rows(head)
+    lines += as_rows(head)
     for row in table.groups:
         more = f" (+{row.not_counted} not counted)" if row.not_counted else ""
         cells = [row.group, f"{len(row.seeds)}{more}"]
@@ -173,20 +175,20 @@ def _table(table: Table) -> list[str]:
         if row.reached is not None:
             reached = row.reached
             cells += [steps_of(reached.steps), time_of(reached.seconds), f"{reached.runs} of {reached.of}"]
-        lines += _rows(cells, head=False)
+        lines += as_rows(cells, head=False)
     if table.improvement:
-        lines += ["", *_rows(("a run of", "beats one of", "with probability"))]
+        lines += ["", *as_rows(("a run of", "beats one of", "with probability"))]
         for pair in table.improvement:
-            lines += _rows((pair.group, pair.over, interval(pair.estimate)), head=False)
-    notes = [f"- {_cell(note)}." for note in table.notes]
+            lines += as_rows((pair.group, pair.over, interval(pair.estimate)), head=False)
+    notes = [f"- {as_text(note)}." for note in table.notes]
     if threshold is not None:
         source = "evaluation" if table.threshold_of == "evaluations" else "mean of the last 100 training episodes"
         notes.append(f"- The threshold counts as reached at the first {source} of at least {number(threshold)}.")
     return [*lines, *([""] if notes else []), *notes]
 
 
-def _rows(cells: Iterable[Any], head: bool = True) -> list[str]:
-    texts = ["-" if cell is None or cell == "" else _cell(str(cell)) for cell in cells]
+def as_rows(cells: Iterable[Any], head: bool = True) -> list[str]:
+    texts = ["-" if cell is None or cell == "" else as_text(str(cell)) for cell in cells]
     return [f"| {' | '.join(texts)} |", *(["|" + "---|" * len(texts)] if head else [])]
 
 
@@ -195,12 +197,12 @@ def _plain(text: str) -> str:
     return "".join(char if char.isprintable() else " " for char in text)
 
 
-def _cell(text: str) -> str:
+def as_text(text: str) -> str:
     """Text from files, that no part of it is taken for markdown."""
     return re.sub(r"([\\`*<|]|\b_|_\b|\](?=\())", r"\\\1", _plain(text))
 
 
-def _code(text: str) -> str:
+def as_code(text: str) -> str:
     return f"`{_plain(text).replace('`', chr(39))}`"
 
 

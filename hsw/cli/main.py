@@ -30,8 +30,22 @@ class Parser(argparse.ArgumentParser):
         raise ConfigError(f"{message}; --help lists what there is")
 
 
-def checkpoint_of(text: str) -> str | int:
-    """The value of --checkpoint."""
+def take_allow(parser: argparse.ArgumentParser) -> None:
+    """Give a command --allow."""
+    parser.add_argument("--allow", action="append", default=[], metavar="PACKAGE", help="trust a package")
+
+
+def take_device(parser: argparse.ArgumentParser, default: str | None = None) -> None:
+    """Give a command --device; None is the run's."""
+    parser.add_argument("--device", default=default, help=f"auto, cpu or cuda ({default or 'of the run'})")
+
+
+def take_checkpoint(parser: argparse.ArgumentParser) -> None:
+    """Give a command --checkpoint."""
+    parser.add_argument("--checkpoint", type=_checkpoint, default="last", help="last, best or a step (last)")
+
+
+def _checkpoint(text: str) -> str | int:
     if text not in ("last", "best") and not text.isdecimal():
         raise ConfigError(f"--checkpoint={text} must be last, best or the step of one that was kept")
     return int(text) if text.isdecimal() else text

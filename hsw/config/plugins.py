@@ -9,9 +9,10 @@ from __future__ import annotations
 import functools
 import importlib.util
 import logging
+from contextlib import AbstractContextManager
 from importlib import metadata
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.plugins import Plugins
@@ -49,6 +50,13 @@ def installed_plugins() -> tuple[InstalledPlugin, ...]:
 def trusted_packages() -> tuple[str, ...]:
     """The packages whose targets may be named without `allow`."""
     return tuple(plugin.package for plugin in installed_plugins())
+
+
+def only_trusted(config: Any) -> AbstractContextManager[None]:
+    """A context in which nothing is imported but what a run's config, or the installed packages, are trusted with."""
+    from hsw.env.trust import only_trusting  # and NumPy with it
+
+    return only_trusting((*config.allow, *trusted_packages()))
 
 
 class InstalledConfigs(SearchPathPlugin):

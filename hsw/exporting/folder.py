@@ -18,9 +18,8 @@ from torch import Tensor
 
 import hsw
 from hsw.build import build_env
-from hsw.config.plugins import trusted_packages
-from hsw.env.trust import only_trusting
-from hsw.errors import ConfigError, HswError, ResourceError
+from hsw.config.plugins import only_trusted
+from hsw.errors import ConfigError, HswError, ResourceError, words_of
 from hsw.exporting import formats
 from hsw.exporting.card import card
 from hsw.exporting.graph import ActingGraph
@@ -65,9 +64,9 @@ def export_run(
     formats.refuse_missing(form)
     _refuse_place(folder, out)
     trained = load_trained(folder, checkpoint, allow)
-    with only_trusting((*trained.config.allow, *trusted_packages())):
-        config = trained.config.copy()
-        config.eval_episodes = max(episodes, config.eval_episodes)
+    config = trained.config.copy()
+    config.eval_episodes = max(episodes, config.eval_episodes)
+    with only_trusted(config):
         env = build_env(config, training=False, normalize_obs=False)
     try:
         graph = ActingGraph(trained, env).eval()
@@ -138,7 +137,7 @@ def _record(trained: TrainedPolicy, stem: Path) -> bool:
         trained.evaluate(1, True, num_envs=1, render_mode="rgb_array", on_step=recorder)
         written = recorder.write(stem)
     except Exception as error:  # of the environment's drawing
-        log.warning("no video: %s", " ".join(str(error).split())[:200])
+        log.warning("no video: %s", words_of(error))
         return False
     os.replace(written, stem.with_suffix(".mp4"))
     return True

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-from hsw.errors import ConfigError
+from hsw.errors import ConfigError, words_of
 from hsw.exporting.graph import ActingGraph
 
 NEEDED = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "pt2": ()}
@@ -44,8 +44,8 @@ def write(graph: ActingGraph, form: str) -> tuple[bytes, Runner]:
             program = torch.export.export(graph, examples, dynamic_shapes={"inputs": shapes}, strict=False)
             return (_onnx if form == "onnx" else _pt2)(graph, program)
     except Exception as error:  # whatever tracing meets
-        told = " ".join(str(error).split())[:300]
-        raise ConfigError(f"this policy cannot be exported as {form}: {type(error).__name__}: {told}") from error
+        kind = type(error).__name__
+        raise ConfigError(f"this policy cannot be exported as {form}: {kind}: {words_of(error)}") from error
 
 
 def _onnx(graph: ActingGraph, program: torch.export.ExportedProgram) -> tuple[bytes, Runner]:

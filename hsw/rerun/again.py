@@ -14,6 +14,7 @@ from omegaconf import OmegaConf, open_dict
 
 from hsw.agent import Agent
 from hsw.build import build_agent
+from hsw.config.plugins import only_trusted
 from hsw.errors import Interrupted
 from hsw.rerun.history import History, Kept
 from hsw.run.folder import RunFolder
@@ -73,7 +74,7 @@ def again(
             if config.env.get("backend") == "async":
                 config.env.backend = "sync"
     torch.set_num_threads(config.threads)
-    with tempfile.TemporaryDirectory(prefix="hsw-rerun-") as temporary, history.trusting():
+    with tempfile.TemporaryDirectory(prefix="hsw-rerun-") as temporary, only_trusted(history.config):
         folder = RunFolder(Path(temporary))
         try:
             run = Run(folder, checkpoint_interval=config.checkpoint_interval, checkpoint_keep=1)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from hsw.append_log import AppendLog
+from hsw.errors import shortened
 
 
 @dataclass(frozen=True)
@@ -134,5 +135,4 @@ def figures(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _short(value: Any) -> str:
-    text = repr(value) if not isinstance(value, Tensor) else f"{value.dtype} {tuple(value.shape)}"
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else shortened(value)

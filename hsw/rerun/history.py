@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,10 @@ from omegaconf import DictConfig, open_dict
 
 from hsw.build import SESSION, build_agent
 from hsw.config.places import check_places
-from hsw.config.plugins import trusted_packages
+from hsw.config.plugins import only_trusted
 from hsw.config.resolved import check, load_config
 from hsw.config.targets import check_env_modules
 from hsw.directory import Directory, lines_of
-from hsw.env.trust import only_trusting
 from hsw.errors import ConfigError, CorruptError
 from hsw.run.checkpoint import list_checkpoints, read_meta, read_state
 from hsw.run.folder import UnownedFolder
@@ -101,12 +100,6 @@ class History:
             self.kept.remove(kept)
             return None
 
-    @contextlib.contextmanager
-    def trusting(self) -> Iterator[None]:
-        """Within this context nothing is imported but what the command line trusts."""
-        with only_trusting((*self.config.allow, *trusted_packages())):
-            yield
-
 
 def read_history(folder: Path, allow: Sequence[str] = (), device: str | None = None) -> History:
     """Read a run folder; its config is checked first, and nothing in it is executed.
@@ -160,7 +153,7 @@ def _why_inexact(history: History) -> str | None:
     folder = UnownedFolder(history.folder)
     run = Run(folder)
     run.restored_from, run.restored_older = newest.meta.get("built_from"), "built_from" not in newest.meta
-    with history.trusting(), contextlib.closing(folder):
+    with only_trusted(history.config), contextlib.closing(folder):
         agent = build_agent(config.copy(), run, state)
         why, exact = type(agent).inexact, agent.env.exact
         agent.env.close()

@@ -23,6 +23,12 @@ from hsw.run.packed import join, split
 from hsw.run.rows import Entry, check_rows, saved_log, write_rows
 
 FORMAT = 3  # 1 had no checksum of the manifest itself; 3 has parts of several ranks, and is written for these alone
+_FIRST = {"format", "meta", "sha256"}
+_KEYS = {  # of a manifest, by its format; within the first, rows came later
+    1: (_FIRST, _FIRST | {"rows"}),
+    2: (_FIRST | {"rows", "checksum"},),
+    3: (_FIRST | {"rows", "checksum", "ranks"},),
+}
 _LARGEST = {"manifest.json": 2**26, "state.json": 2**28}  # bytes: what is parsed is bounded
 _FAULTS = (CorruptError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
@@ -158,9 +164,8 @@ def _read_manifest(here: Directory) -> dict[str, Any]:
         raise CorruptError(f"there is no format {written!r}")
     if written > 1 and signed(manifest) != manifest:
         raise CorruptError("manifest.json does not match its checksum")
-    keys = ("format", "meta", "sha256", "rows", "checksum", "ranks")[: 3 + written]
-    if {*manifest, *keys[3:4] * (written == 1)} != set(keys):  # rows are younger than the first format
-        raise CorruptError(f"manifest.json must have the keys {', '.join(keys)}")
+    if set(manifest) not in _KEYS[written]:
+        raise CorruptError(f"manifest.json must have the keys {', '.join(sorted(_KEYS[written][-1]))}")
     ranks = manifest.get("ranks", 1)
     if type(ranks) is not int or not 1 <= ranks < 10**6 or (ranks > 1) != (written > 2):
         raise CorruptError("manifest.json has a number of ranks that is none")

@@ -22,7 +22,7 @@ from omegaconf import DictConfig, open_dict
 
 from hsw.agent.ray_cluster import RayCluster
 from hsw.cli.main import describe
-from hsw.errors import ResourceError, WorkersLostError
+from hsw.errors import ResourceError, WorkersLostError, words_of
 from hsw.run.status import JobOutcome
 from hsw.sweep.mailbox import Mailbox
 from hsw.sweep.ray_task import job_environment, package, run_there, stop_there
@@ -117,7 +117,7 @@ class RayJobs:
                 return False
             self._deaths[number] += 1
             self.mailbox.forget(number)
-            why = " ".join(str(error).split())[:200]
+            why = words_of(error)
             if self._deaths[number] <= self.max_retries:
                 log.warning("job %d is queued again, its process or node was lost: %s", number, why)
                 return True
