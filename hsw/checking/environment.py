@@ -18,6 +18,7 @@ from hsw.build import build_env
 from hsw.checking.children import ChildFailed, in_child
 from hsw.checking.contract import check_after_the_end, check_contract
 from hsw.checking.findings import Finding, Report
+from hsw.checking.goals import check_goals
 from hsw.checking.play import Episode, Played, copied, first_difference
 from hsw.checking.seeds import check_seeds, reference
 from hsw.checking.vectors import check_backends, check_vector
@@ -53,6 +54,7 @@ def check_environment(config: DictConfig, seconds: float = 5.0, speed: bool = Tr
             "contract": partial(_contract, single, seconds),
             "seeds": partial(_seeds, single, begun, twin or begun),
             "aliasing": partial(_aliasing, single),
+            "goals": partial(_goals, single),
             "closing": partial(_closing, single),
             "rendering": partial(_rendering, config, begun),
             "backends": partial(check_backends, config),
@@ -127,6 +129,10 @@ def _contract(make: Callable[[], Any], seconds: float) -> list[Finding]:
     found, _ = check_contract(played, seconds)
     fresh = Played(make)
     return found + check_after_the_end(fresh, 3)
+
+
+def _goals(make: Callable[[], Any]) -> list[Finding]:
+    return check_goals(Played(make))
 
 
 def _seeds(make: Callable[[], Any], alone: Episode, twin: Episode) -> list[Finding]:

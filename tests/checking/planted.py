@@ -330,6 +330,77 @@ class EndsProcess(Walk):
         return super().step(action)
 
 
+class Goal(Walk):
+    """Nothing is wrong: it pays -1 until it is near its goal, which ends the episode."""
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        super().__init__(render_mode)
+        box = self.observation_space
+        self.observation_space = gym.spaces.Dict(observation=box, achieved_goal=box, desired_goal=box)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        self.goal = np.zeros(2, np.float32)
+        return super().reset(seed=seed)
+
+    def step(self, action: Any) -> Any:
+        obs, _, _, truncated, info = super().step(action)
+        pair = obs["achieved_goal"], obs["desired_goal"]
+        near = bool(self.compute_terminated(*pair, info))
+        return obs, self.pays(*pair, info), near, truncated and not near, info
+
+    def pays(self, achieved: Any, desired: Any, info: Any) -> float:
+        return float(self.compute_reward(achieved, desired, info))
+
+    def observe(self) -> Any:
+        place = np.clip(self.place, -10, 10)
+        return {"observation": place, "achieved_goal": place.copy(), "desired_goal": self.goal.copy()}
+
+    def compute_reward(self, achieved: Any, desired: Any, info: Any) -> Any:
+        return np.linalg.norm(achieved - desired, axis=-1).__lt__(1.0) - 1.0
+
+    def compute_terminated(self, achieved: Any, desired: Any, info: Any) -> Any:
+        return np.linalg.norm(achieved - desired, axis=-1) < 1.0
+
+
+class OtherReward(Goal):
+    def pays(self, achieved: Any, desired: Any, info: Any) -> float:
+        return super().pays(achieved, desired, info) + 1.0
+
+
+class GoalOfItsOwn(Goal):
+    """Its compute_reward looks at where the environment is, and not at what it is given."""
+
+    def compute_reward(self, achieved: Any, desired: Any, info: Any) -> Any:
+        return super().compute_reward(np.broadcast_to(self.place, np.shape(achieved)), desired, info)
+
+
+class GoalNeedsInfo(Goal):
+    """Right, where info is stored."""
+
+    def info(self) -> Any:
+        return {"energy": float(self.count)}
+
+    def compute_reward(self, achieved: Any, desired: Any, info: Any) -> Any:
+        return super().compute_reward(achieved, desired, info) - 0.01 * info["energy"]
+
+
+class ScalesReward(gym.RewardWrapper):
+    def reward(self, reward: Any) -> float:
+        return 10.0 * float(reward)
+
+
+class EndsElsewhere(Goal):
+    def compute_terminated(self, achieved: Any, desired: Any, info: Any) -> Any:
+        near = super().compute_terminated(achieved, desired, info)
+        return near if np.ndim(near) == 0 else ~near
+
+
+class ChangesGoals(Goal):
+    def compute_reward(self, achieved: Any, desired: Any, info: Any) -> Any:
+        achieved -= desired + 1
+        return super().compute_reward(achieved, -1.0, info)
+
+
 class DoneTwice(gym.vector.VectorEnv):
     """Its own backend, that says done also in the row that resets."""
 
@@ -394,6 +465,11 @@ FAULTS: dict[str, tuple[str, str]] = {
     "Raises": ("raises", "boom"),
     "OldApi": ("raises", "got 4 values"),
     "EndsProcess": ("process-ends", "exit code -9"),
+    "OtherReward": ("goal-reward", "OtherReward.compute_reward"),
+    "GoalOfItsOwn": ("goal-function", "GoalOfItsOwn.compute_reward"),
+    "ScaledGoal": ("goal-reward", "ScalesReward.step"),
+    "EndsElsewhere": ("goal-terminated", "EndsElsewhere.compute_terminated"),
+    "ChangesGoals": ("goal-changed", "ChangesGoals.compute_reward"),
     "DoneTwice": ("done-twice", "says done twice"),
 }
 
@@ -401,4 +477,5 @@ for _name, _env in list(globals().items()):
     if isinstance(_env, type) and issubclass(_env, Walk):
         gym.register(f"Planted{_name}-v0", _env)  # tests.envs has some of these names
 gym.register("PlantedMerged-v0", lambda **kwargs: MergingWrapper(gym.wrappers.TimeLimit(Walk(**kwargs), 10)))
+gym.register("PlantedScaledGoal-v0", lambda **kwargs: ScalesReward(gym.wrappers.TimeLimit(Goal(**kwargs), 10)))
 gym.register("PlantedDoneTwice-v0", vector_entry_point=DoneTwice)

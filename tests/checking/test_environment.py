@@ -25,7 +25,16 @@ def checked(id: str, **env: Any) -> Report:
 # Those that the others are much like, or that end in a process of their own.
 SLOW = ("BoolInBox", "AList", "WrongShape", "OutOfBounds", "TwoBuffers", "Entropy", "SeedNotPassed", "SeedsRandom")
 SLOW += ("ModuleList", "VelocityStays", "HiddenClock", "NaNReward", "FlagsAsNumbers", "LargeInfo", "GrowingInfo")
-SLOW += ("WritesAction", "LeavesThread", "RendersNothing", "OldApi", "EndsProcess", "MissingKey")
+SLOW += (
+    "WritesAction",
+    "LeavesThread",
+    "RendersNothing",
+    "OldApi",
+    "EndsProcess",
+    "MissingKey",
+    "ScaledGoal",
+    "ChangesGoals",
+)
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in FAULTS])
@@ -45,7 +54,13 @@ def test_an_environment_without_faults_has_none_and_what_it_does_after_the_end_i
     report = checked("tests.checking.planted:PlantedWalk-v0")
     assert report.exit_code == 0
     assert [(one.code, one.note) for one in report.findings] == [("done-twice", True)]
-    assert set(report.passed) == {"contract", "seeds", "aliasing", "closing", "rendering", "backends"}
+    assert set(report.passed) == {"contract", "seeds", "aliasing", "goals", "closing", "rendering", "backends"}
+
+
+def test_a_goal_environment_that_needs_info_is_told_which_to_store() -> None:
+    right, needs = (checked(f"tests.checking.planted:Planted{name}-v0") for name in ("Goal", "GoalNeedsInfo"))
+    assert (right.faults, needs.faults) == ([], [])
+    assert [one.advice for one in needs.findings if one.code == "goal-info"] == ["with HER, storage.info_keys=[energy]"]
 
 
 OWN = ["cartpole", "catch", "bit_flipping", "deep_sea", "doors", "cartpole_positions", "pendulum", "acrobot"]
