@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import importlib
 import importlib.util
 import logging
@@ -91,7 +92,7 @@ class RayCluster:
             ray._private.worker._worker_logs_enabled = False
         logging.getLogger("ray").setLevel(logging.CRITICAL)
         try:
-            with _own_signals(ray):
+            with _own_signals(ray), _other_groups() if found is None else contextlib.nullcontext():
                 ray.init(**options)
         except Exception as error:  # its errors have no common base
             kind = type(error).__name__
@@ -205,3 +206,19 @@ def _own_signals(ray: Any) -> Iterator[None]:
         for number, handler in handlers.items():
             if handler is not None:  # it was Python's
                 signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _other_groups() -> Iterator[None]:
+    """The context in which a local cluster's processes are started, each in a group of its own.
+
+    A signal for this process's group, such as Ctrl-C's, would end them, and with them this process before it has saved.
+    They end with this process, however it ends.
+    """
+    services: Any = importlib.import_module("ray._private.services")
+    popen = services.ConsolePopen
+    services.ConsolePopen = functools.partial(popen, process_group=0)
+    try:
+        yield
+    finally:
+        services.ConsolePopen = popen

@@ -338,6 +338,7 @@ def test_sigterm_saves_and_ends_with_143_and_a_local_cluster_ends_too(group: boo
     before = set(workers())
     process = running(tmp_path, "local")
     own = raylets_of(process.pid) + own_workers(before)
+    assert os.getpgid(process.pid) not in map(os.getpgid, own)
     begin = time.monotonic()
     (os.killpg if group else os.kill)(process.pid, signal.SIGTERM)
     ended = finish(process)
@@ -354,7 +355,7 @@ def test_nothing_outlives_a_killed_learner(address: str, tmp_path: Path) -> None
     before = set(workers())
     with cluster(2) if address == "cluster" else contextlib.nullcontext() as nodes:
         process = running(tmp_path, nodes.address if nodes else "local")
-        assert len(own_workers(before)) == 2
+        wait_for(lambda: len(own_workers(before)) == 2, 60)  # one saves before the other has come
         own = raylets_of(process.pid) + own_workers(before)
         begin = time.monotonic()
         os.kill(process.pid, signal.SIGKILL)
