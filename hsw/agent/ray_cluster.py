@@ -20,6 +20,7 @@ from typing import Any
 from hsw import ending
 from hsw.agent.actor import log
 from hsw.errors import ConfigError, words_of
+from hsw.run import watched
 
 _ANSWER_SECONDS = 10.0
 _LEAST_STORE = 100 * 2**20  # bytes
@@ -94,6 +95,9 @@ class RayCluster:
         try:
             with _own_signals(ray), _other_groups() if found is None else contextlib.nullcontext():
                 ray.init(**options)
+            beside = watched.current()
+            if found is None and beside:
+                beside.tell(groups={"leaders": _processes(ray), "session": os.getsid(0)})
         except Exception as error:  # its errors have no common base
             kind = type(error).__name__
             raise ConfigError(f"{key}={address}: {self.name} cannot be used: {kind}: {words_of(error)}") from error
@@ -206,6 +210,12 @@ def _own_signals(ray: Any) -> Iterator[None]:
         for number, handler in handlers.items():
             if handler is not None:  # it was Python's
                 signal.signal(number, handler)
+
+
+def _processes(ray: Any) -> list[int]:
+    """The ids of a local cluster's processes, and of the groups that they lead."""
+    started = ray._private.worker._global_node.all_processes
+    return [one.process.pid for kind in started.values() for one in kind]
 
 
 @contextlib.contextmanager

@@ -22,6 +22,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,8 @@ class Watch:
         pid: Of the run's process.
         mark: That its children carry.
         signals: Where signals' numbers arrive, and what Python says of them.
-        news: Where lines of JSON arrive: where the run's status is, its last checkpoint, folders that are to go with
-            it; its end is the process's.
+        news: Where lines of JSON arrive: where the run's status is, its last checkpoint, folders and processes that are
+            to go with it; its end is the process's.
         thread: Where the run's thread listens.
     """
 
@@ -66,6 +67,7 @@ class Watch:
             self._act()
         if not self.told.get("done"):
             end_family(self.mark)
+            end_groups(**self.told.get("groups", {}))
             sweep_shared_memory()
             for path in self.told.get("temporary", ()):
                 with contextlib.suppress(OSError):
@@ -144,6 +146,15 @@ def end_family(mark: str) -> list[int]:
                 os.kill(pid, signal.SIGKILL)
                 ended.append(pid)
     return ended
+
+
+def end_groups(leaders: Iterable[int] = (), session: int = 0) -> None:
+    """Kill the processes of some groups of a session: programs that write their title over their mark."""
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError, ValueError):
+            group, own = map(int, path.read_text().rpartition(")")[2].split()[2:4])
+            if own == session and group in leaders:
+                os.kill(int(path.parent.name), signal.SIGKILL)
 
 
 def marks_of(pid: int) -> list[str]:
