@@ -40,7 +40,9 @@ HANDED_OVER = {
     "pool": {"crew"},
 }
 NEEDS = {
+    "ale": "ale_py",
     "atari": "envpool",
+    "dm_control": "dm_control",
     "procgen": "PyQt5",
     "lunar_lander": "Box2D",
     "minatar_breakout": "minatar",
