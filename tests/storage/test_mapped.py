@@ -117,7 +117,10 @@ def test_what_is_in_the_way_is_neither_followed_nor_emptied(tmp_path: Path) -> N
 
 
 def test_a_disk_that_does_not_take_it_is_said_before_anything_is_stored(tmp_path: Path) -> None:
-    with largest_file(2**12), pytest.raises(ResourceError, match=r"cannot keep a replay of .* lower storage.storage_size"):
+    with (
+        largest_file(2**12),
+        pytest.raises(ResourceError, match=r"cannot keep a replay of .* lower storage.storage_size"),
+    ):
         make(ReplayStorage, "disk", tmp_path, 6000).add(**next(rows(1)))
     assert list(tmp_path.iterdir()) == []
 
