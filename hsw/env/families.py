@@ -111,7 +111,7 @@ def make_ale(
     noop_max: Annotated[int, Range(0)] = 30,
     frame_stack: Annotated[int, Range(1)] = 4,
     clip_reward: Annotated[float | None, Range(0, open_low=True)] = 1.0,
-    backend: Steps = "async",
+    backend: Steps = "sync",
     num_envs: Annotated[int, Range(1)] = 8,
     timeout: Annotated[float | None, Range(0, open_low=True)] = 60.0,
     *,
