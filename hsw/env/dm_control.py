@@ -29,7 +29,7 @@ def build(
         from shimmy.dm_control_compatibility import DmControlCompatibilityV0
     except ImportError as error:
         if error.name and error.name.split(".")[0] in ("dm_control", "shimmy", "h5py"):
-            raise ConfigError("dm_control is not installed; pip install 'hsw[dm_control]'") from None
+            raise ConfigError("dm_control is not installed; pip install 'hsw[dm-control]'") from None
         raise _cannot_draw(error) from error
     except (AttributeError, RuntimeError) as error:  # what MUJOCO_GL asks for is not there
         raise _cannot_draw(error) from error

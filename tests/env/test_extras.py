@@ -44,7 +44,7 @@ def resumes_exactly(make: Callable[..., VectorEnv]) -> None:
 
 
 MISSING = [
-    (lambda: make_dm_control(), "dm_control", "hsw.env.dm_control", "dm_control"),
+    (lambda: make_dm_control(), "dm_control", "hsw.env.dm_control", "dm-control"),
     (lambda: make_ale("pong", backend="sync"), "ale_py", "hsw.env.ale", "ale"),
     (lambda: make_minatar("breakout"), "minatar.gym", "hsw.env.minatar", "mini"),
     (lambda: make_minigrid(), "minigrid", "hsw.env.minigrid", "minigrid"),

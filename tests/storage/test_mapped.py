@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +15,16 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box, Dict, Discrete
 
-from hsw.config.resolved import identity
+from hsw.config.resolved import identity, load_config
 from hsw.errors import ConfigError, CorruptError, ResourceError
+from hsw.run import rows as saved_rows
 from hsw.run.checkpoint import load_newest, save_checkpoint
-from hsw.storage import HerReplayStorage, PrioritizedReplayStorage, ReplayStorage, mapped, records
+from hsw.run.folder import RunFolder, UnownedFolder
+from hsw.run.services import Run
+from hsw.storage import HerReplayStorage, PrioritizedReplayStorage, ReplayStorage, mapped, records, ring
 from tests.faults.test_disk import largest_file
 from tests.helpers import equal
-from tests.runs import call, compose, run_dir, tiny_run
+from tests.runs import ROOT, call, compose, run_dir, tiny_run
 
 PAIR = Box(-np.inf, np.inf, (2,), np.float32)
 SPACE = Dict({"observation": Box(0, 255, (3, 4), np.uint8), "achieved_goal": PAIR, "desired_goal": PAIR})
@@ -101,6 +106,33 @@ def test_its_file_has_no_name_and_goes_with_it(tmp_path: Path) -> None:
     del storage
     gc.collect()
     assert deleted_files() == []
+    storage = make(ReplayStorage, "disk", None)
+    storage.add(**next(rows(1)))
+    assert tempfile.gettempdir() in deleted_files()[0]
+
+
+def test_a_folder_that_is_only_read_gets_no_file(tmp_path: Path) -> None:
+    with contextlib.closing(RunFolder(tmp_path)) as own:
+        assert Run(own).disk_folder == tmp_path
+    with contextlib.closing(UnownedFolder(tmp_path)) as read:
+        assert Run(read).disk_folder is None
+
+
+def test_rows_are_read_back_a_file_at_a_time_whatever_they_take_altogether(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(ring, "_PIECE_BYTES", 500)
+    storage = make(ReplayStorage, "disk", tmp_path)
+    for row in rows(12):
+        storage.add(**row)
+    save_checkpoint(tmp_path / "checkpoints", {"storage": storage.state_dict()}, {})
+    sizes = [path.stat().st_size for path in (tmp_path / "checkpoints" / "rows").iterdir()]
+    assert len(sizes) > 3
+    monkeypatch.setattr(saved_rows, "available_memory", lambda: max(sizes))
+    other = make(ReplayStorage, "disk", tmp_path)
+    other.load_state_dict(load_newest(tmp_path / "checkpoints").state["storage"])
+    assert equal(other.get_all_buffer_data(), storage.get_all_buffer_data())
+    monkeypatch.setattr(saved_rows, "available_memory", lambda: max(sizes) - 1)
+    with pytest.raises(CorruptError, match="is larger than memory"):
+        load_newest(tmp_path / "checkpoints")
 
 
 def test_what_is_in_the_way_is_neither_followed_nor_emptied(tmp_path: Path) -> None:
@@ -145,6 +177,7 @@ def test_memory_limits_what_is_in_memory_and_names_the_disk(monkeypatch: Any) ->
 def test_a_job_is_the_same_wherever_its_replay_lies() -> None:
     disk, ram = (identity(compose("agent=dqn", f"storage.memory={memory}")) for memory in ("disk", "ram"))
     assert disk == ram
+    assert load_config(ROOT / "tests" / "data" / "runs-0.1.0" / "sac").storage.memory == "ram"
 
 
 # Private memory of a process is limited; a file's pages, which the system may take back at any time, are not.
