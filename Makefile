@@ -39,12 +39,14 @@ browser: ## Install Debian's Chromium, in which the report's page is tested.
 smoke: $(VENV)/.dev ## Every agent once, as a study of minutes.
 	$(BIN)/python -m hsw.train experiments=all_agents budget=smoke $(ARGS)
 
-STUDIES := daac_vs_ppo value_freq her_strategies impala_scaling all_agents
+STUDIES := daac_vs_ppo value_freq her_strategies impala_scaling all_agents exploration memory rainbow_parts
 SMOKE = $(if $(findstring budget=smoke,$(ARGS)),_smoke)
 REPORT_daac_vs_ppo := --threshold 475
 REPORT_value_freq := --threshold 475
 REPORT_her_strategies := --metric success --threshold 0.9
 REPORT_impala_scaling := --threshold 0.9
+REPORT_exploration := --threshold 0.9
+REPORT_rainbow_parts := --threshold 5
 
 studies: $(addprefix study-,$(STUDIES)) ## Run every study, and write its report into experiments/.
 

@@ -40,12 +40,15 @@ HANDED_OVER = {
     "pool": {"crew"},
 }
 NEEDS = {
+    "ale": "ale_py",
     "atari": "envpool",
+    "dm_control": "dm_control",
     "procgen": "PyQt5",
     "lunar_lander": "Box2D",
     "minatar_breakout": "minatar",
     "minatar": "minatar",
     "minigrid": "minigrid",
+    "minigrid_memory_s7": "minigrid",
     **dict.fromkeys(("ant", "halfcheetah", "hopper", "humanoid", "swimmer", "walker2d"), "mujoco"),
     **dict.fromkeys((f"fetch_{task}" for task in ("pick_and_place", "push", "reach", "slide")), "gymnasium_robotics"),
     "point_maze": "gymnasium_robotics",
@@ -66,7 +69,7 @@ RECIPES = {
 # These have the loop, the storage and the spaces of others, which are built on every environment.
 LIKE_OTHERS = ("a2c", "td3", "dqn", "her_dqn", "recurrent_ppo", "ppo_rnd")
 GOALS = ("bit_flipping", "point_maze", *(f"fetch_{task}" for task in ("pick_and_place", "push", "reach", "slide")))
-CONTINUOUS = ("ant", "halfcheetah", "hopper", "humanoid", "pendulum", "swimmer", "walker2d", *GOALS)
+CONTINUOUS = ("ant", "dm_control", "halfcheetah", "hopper", "humanoid", "pendulum", "swimmer", "walker2d", *GOALS)
 # Others take every environment.
 SUITED = {"sac": CONTINUOUS, "td3": CONTINUOUS, "her_sac": GOALS, "dqn": ("cartpole",), "her_dqn": ()}
 
@@ -152,8 +155,32 @@ def test_pair_picks_an_agent_an_env_and_their_preset(pair: str) -> None:
     config = compose(f"pair={pair}")
     check(config)
     agent = max((agent for agent in names("agent") if pair.startswith(f"{agent}_")), key=len)
-    assert config == compose(f"agent={agent}", f"env={pair.removeprefix(f'{agent}_')}")
-    assert OmegaConf.merge(config, OmegaConf.load(conf_folder() / "preset" / f"{pair}.yaml")) == config
+    values: Any = OmegaConf.load(conf_folder() / "pair" / f"{pair}.yaml")
+    values.pop("defaults")
+    same = compose(f"agent={agent}", f"env={pair.removeprefix(f'{agent}_')}")
+    assert config == OmegaConf.merge(same, values)
+    if pair in names("preset"):
+        assert OmegaConf.merge(config, OmegaConf.load(conf_folder() / "preset" / f"{pair}.yaml")) == config
+
+
+def test_each_part_of_rainbow_is_switched_by_itself() -> None:
+    told = {}
+    for part in names("rainbow"):
+        config = compose("agent=dqn", "env=minatar_breakout", "storage=prioritized", f"rainbow={part}")
+        check(config)
+        settings = config.algorithm.double, config.network.dueling, config.storage.n_step > 1, config.storage.alpha > 0
+        told[part] = settings
+    parts = ("double", "dueling", "n_step", "prioritized")
+    alone = {part: tuple(one == part for one in parts) for part in parts}
+    assert told == {**alone, "plain": (False,) * 4, "all": (True,) * 4}
+
+
+def test_every_recipe_has_a_pair_and_a_place_in_the_study_of_all_agents() -> None:
+    study = OmegaConf.load(conf_folder() / "experiments" / "all_agents.yaml")
+    pairs = [pair.strip() for pair in study.hydra.sweeper.params.pair.split(",")]
+    recipes = {max((agent for agent in names("agent") if pair.startswith(f"{agent}_")), key=len) for pair in pairs}
+    assert set(pairs) <= set(names("pair"))
+    assert set(names("agent")) - recipes <= {"sac"}  # her_sac's algorithm and loop
 
 
 @pytest.mark.parametrize("env", names("env"))

@@ -330,7 +330,13 @@ def test_submitit_saves_a_preempted_job_and_resumes_it_in_its_folder(tmp_path: P
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("study", ["all_agents", "daac_vs_ppo", "her_strategies", "impala_scaling", "value_freq"])
+@pytest.mark.parametrize(
+    "study",
+    [
+        *("all_agents", "daac_vs_ppo", "exploration", "her_strategies", "impala_scaling", "memory", "rainbow_parts"),
+        "value_freq",
+    ],
+)
 def test_study_runs_on_a_smoke_budget(study: str, tmp_path: Path) -> None:
     result = call(f"experiments={study}", "budget=smoke", "quiet=true", sweep_dir(tmp_path))
     assert result.code == 0, result.err

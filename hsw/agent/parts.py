@@ -140,7 +140,7 @@ class Parts:
         storage.seed(derive_seed(rank_seed(seed), STORAGE))
         if not self.ranks.is_first:  # the networks are made, alike on all; each explores by itself
             seed_everything(rank_seed(seed))
-        storage.on_batch = self._on_batch
+        storage.on_batch, storage.disk_folder = self._on_batch, self.services.disk_folder
 
     @property
     def session(self) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, Generic, Protocol
 
 import gymnasium as gym
@@ -82,6 +83,7 @@ class Memory(Protocol):
     """A storage (see hsw.storage.Storage): the life cycle that every loop drives."""
 
     on_batch: Callable[[Any], Any]  # the loop sets it; every batch passes through it on its way to the algorithm
+    disk_folder: Path | None  # the loop sets it: where what is too large for memory may lie
 
     @classmethod
     def extras(cls) -> tuple[str, ...]: ...

@@ -5,19 +5,17 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 import torch
-from torch import nn
-from torch.optim import Optimizer
 
-from hsw.algorithm.base import Algorithm
 from hsw.algorithm.losses import normalize, value_loss
 from hsw.algorithm.metrics import explained_variance, policy_std
+from hsw.algorithm.single_optimizer import SingleOptimizer
 from hsw.bounds import Range
 from hsw.network import ActorCritic
 from hsw.schedule import Schedule
 from hsw.storage import RolloutStorage
 
 
-class A2C(Algorithm):
+class A2C(SingleOptimizer):
     """A2C, the synchronous form of A3C (Mnih et al. 2016, arXiv:1602.01783), from short rollouts of many environments.
 
     Args:
@@ -50,23 +48,9 @@ class A2C(Algorithm):
         eps: Annotated[float, Range(0, open_low=True)] = 1e-5,
         entropy_schedule: Schedule = "constant",
     ) -> None:
-        super().__init__(policy)
-        self.lr, self.lr_schedule = lr, lr_schedule
+        super().__init__(policy, lr, lr_schedule, eps, optimizer, decay)
         self.value_coef, self.entropy_coef, self.entropy_schedule = value_coef, entropy_coef, entropy_schedule
         self.max_grad_norm, self.normalize_advantages = max_grad_norm, normalize_advantages
-        self.kind, self.decay, self.eps = optimizer, decay, eps
-        self.parameters = list(policy.parameters())
-
-    def expected_optimizers(self) -> set[str]:
-        return {"all"}
-
-    def make_optimizer(self, name: str = "all") -> Optimizer:
-        return self.optimizer(name, {"all": self.parameters}[name], self.scheduled(self.lr, self.lr_schedule), self.eps)
-
-    def new_optimizer(self, parameter: nn.Parameter, lr: float, eps: float) -> Optimizer:
-        if self.kind == "adam":
-            return super().new_optimizer(parameter, lr, eps)
-        return torch.optim.RMSprop([parameter], lr=lr, alpha=self.decay, eps=eps)
 
     def update(self, storage: Any) -> dict[str, float]:
         optimizer = self.make_optimizer()

@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 import torch
-from torch import nn
-from torch.optim import Optimizer
 
-from hsw.algorithm.base import Algorithm
 from hsw.algorithm.metrics import explained_variance, policy_std
+from hsw.algorithm.single_optimizer import SingleOptimizer
 from hsw.bounds import Range
 from hsw.network import RecurrentActorCritic
 from hsw.returns import vtrace
@@ -17,7 +15,7 @@ from hsw.schedule import Schedule
 from hsw.storage import DistributedStorage
 
 
-class IMPALA(Algorithm):
+class IMPALA(SingleOptimizer):
     """IMPALA (Espeholt et al. 2018, arXiv:1802.01561).
 
     Args:
@@ -56,24 +54,11 @@ class IMPALA(Algorithm):
         eps: Annotated[float, Range(0, open_low=True)] = 0.01,
         entropy_schedule: Schedule = "constant",
     ) -> None:
-        super().__init__(policy)
-        self.lr, self.lr_schedule, self.discount = lr, lr_schedule, discount
-        self.rho_bar, self.c_bar, self.trace_lambda = rho_bar, c_bar, trace_lambda
+        super().__init__(policy, lr, lr_schedule, eps, optimizer)
+        self.discount, self.rho_bar, self.c_bar, self.trace_lambda = discount, rho_bar, c_bar, trace_lambda
         self.clip_reward, self.reduction = clip_reward, reduction
         self.value_coef, self.entropy_coef, self.max_grad_norm = value_coef, entropy_coef, max_grad_norm
-        self.optimizer_name, self.eps, self.entropy_schedule = optimizer, eps, entropy_schedule
-        self.parameters = list(policy.parameters())
-
-    def expected_optimizers(self) -> set[str]:
-        return {"all"}
-
-    def make_optimizer(self, name: str = "all") -> Optimizer:
-        return self.optimizer(name, {"all": self.parameters}[name], self.scheduled(self.lr, self.lr_schedule), self.eps)
-
-    def new_optimizer(self, parameter: nn.Parameter, lr: float, eps: float) -> Optimizer:
-        if self.optimizer_name == "adam":
-            return super().new_optimizer(parameter, lr, eps)
-        return torch.optim.RMSprop([parameter], lr=lr, alpha=0.99, eps=eps)
+        self.entropy_schedule = entropy_schedule
 
     def update(self, storage: Any) -> dict[str, float]:
         """One step on one batch of B windows of T steps."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hsw.bounds import Range
 from hsw.ranks import current
-from hsw.spaces import leaves
+from hsw.spaces import MASK, leaves, split_mask
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class CountBonus(IntrinsicReward):
     """coef / sqrt(n) for a transition to what has been seen n times on all ranks, this time included.
 
     Observations count as the same if the signs of random projections agree (SimHash; Tang et al. 2017,
-    arXiv:1611.04717, section 2.2).
+    arXiv:1611.04717, section 2.2). A part `action_mask` does not count: it tells what may be done there.
 
     Args:
         coef: Worth of what is seen for the first time.
@@ -100,7 +100,8 @@ class CountBonus(IntrinsicReward):
 
     def _codes(self, obs: Any) -> Tensor:
         """The number of each observation's signs, [K]."""
-        parts = [part.detach().flatten(1).float().cpu() for part in leaves(obs)]
+        seen = split_mask(obs)[0] if isinstance(obs, dict) and MASK in obs else obs
+        parts = [part.detach().flatten(1).float().cpu() for part in leaves(seen)]
         vectors = torch.cat(parts, 1)
         if self._projection is None:
             self._projection = torch.randn(vectors.shape[1], self.bits, generator=self._generator)

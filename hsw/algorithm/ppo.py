@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Any, ClassVar
 
 import torch
-from torch.optim import Optimizer
 
-from hsw.algorithm.base import Algorithm
 from hsw.algorithm.losses import approximate_kl, clipped_surrogate, normalize, value_loss
 from hsw.algorithm.metrics import Record, policy_std
+from hsw.algorithm.single_optimizer import SingleOptimizer
 from hsw.bounds import Range
 from hsw.network import ActorCritic
 from hsw.ranks import current
@@ -17,7 +16,7 @@ from hsw.schedule import Schedule
 from hsw.storage import RolloutStorage
 
 
-class PPO(Algorithm):
+class PPO(SingleOptimizer):
     """PPO (Schulman et al. 2017, arXiv:1707.06347) with the details that matter (Huang et al. 2022, "The 37
     implementation details of proximal policy optimization").
 
@@ -59,20 +58,12 @@ class PPO(Algorithm):
         eps: Annotated[float, Range(0, open_low=True)] = 1e-5,
         entropy_schedule: Schedule = "constant",
     ) -> None:
-        super().__init__(policy)
-        self.lr, self.lr_schedule = lr, lr_schedule
+        super().__init__(policy, lr, lr_schedule, eps)
         self.num_epochs, self.num_mini_batch = num_epochs, num_mini_batch
         self.clip_range, self.clip_schedule = clip_range, clip_schedule
         self.value_clip_range, self.value_coef, self.entropy_coef = value_clip_range, value_coef, entropy_coef
         self.max_grad_norm, self.normalize_advantages = max_grad_norm, normalize_advantages
-        self.target_kl, self.eps, self.entropy_schedule = target_kl, eps, entropy_schedule
-        self.parameters = list(policy.parameters())
-
-    def expected_optimizers(self) -> set[str]:
-        return {"all"}
-
-    def make_optimizer(self, name: str = "all") -> Optimizer:
-        return self.optimizer(name, {"all": self.parameters}[name], self.scheduled(self.lr, self.lr_schedule), self.eps)
+        self.target_kl, self.entropy_schedule = target_kl, entropy_schedule
 
     def evaluate(self, batch: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Log-probabilities, entropies and values of a batch's rows under the current weights, [B] each."""

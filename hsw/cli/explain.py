@@ -23,7 +23,8 @@ _GROUPS = (
     "augmentation",
     "intrinsic_reward",
 )
-_SCALARS = ("experiments", "preset", "budget", "pair", "hindsight")  # groups whose choices are values for other places
+# Groups whose choices are values for other places.
+_SCALARS = ("experiments", "preset", "budget", "pair", "hindsight", "rainbow")
 
 
 def explain(error: Exception, arguments: Sequence[str]) -> str:

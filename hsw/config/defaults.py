@@ -65,6 +65,7 @@ def _masks(root: Node) -> str:
     return "none" if isinstance(parts, dict) and "action_mask" in parts else "auto"
 
 
+_REPLAYS = tuple(f"hsw.storage.{name}" for name in ("ReplayStorage", "HerReplayStorage", "PrioritizedReplayStorage"))
 KEYS = (
     # since 0.2.0
     Key("callbacks", {}),
@@ -80,6 +81,7 @@ KEYS = (
     Key("env.eval_wrappers"),
     Key("env.action_mask", _masks, targets=("hsw.env.make_env",)),
     Key("network.distribution", "auto"),
+    Key("storage.memory", "ram", targets=_REPLAYS, idle=lambda node: True),  # the run is the same
     Key("algorithm.entropy_schedule", "constant"),
     Key("algorithm.value_clip_range", "clip_range", targets=("hsw.algorithm.DAAC",)),
     Key("algorithm.value_phase_first", False, targets=("hsw.algorithm.DAAC",), idle=_every_update),

@@ -12,7 +12,7 @@ from hsw.errors import CorruptError, HswError, NonFiniteError, ResourceError
 from hsw.output import Service
 from hsw.ranks import current
 from hsw.run import checkpoint
-from hsw.run.folder import RunFolder
+from hsw.run.folder import RunFolder, UnownedFolder
 from hsw.run.metrics import LoggerLike, Metrics
 from hsw.run.progress import Progress
 from hsw.run.rank_parts import RankParts
@@ -83,6 +83,13 @@ class Run:
         self.built_from: str | None = None  # of the config that the run is built from, a checksum
         self.restored_from: str | None = None  # of the config that the loaded checkpoint's run was built from
         self.restored_older = True  # a state may lack what later versions save, unless its checkpoint tells better
+
+    @property
+    def disk_folder(self) -> Path | None:
+        """Where a storage may keep what is too large for memory: the run's folder, if this process may write there."""
+        if self.folder:
+            return None if isinstance(self.folder, UnownedFolder) else self.folder.path
+        return self.parts.folder.parent if self.parts else None
 
     def start(self, num_train_steps: int, step: int) -> None:
         """Begin to log and to show progress."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -34,6 +35,7 @@ class Storage(ABC):
         self.algorithm = algorithm
         self.generator = torch.Generator()  # on the CPU: an order of indices that is the same on every device
         self.generator.manual_seed(0)
+        self.disk_folder: Path | None = None  # a loop's: where what is too large for memory may lie
         # A loop's: generate_batches hands every batch through it.
         self.on_batch: Callable[[Any], Any] = lambda batch: batch
 

@@ -40,6 +40,7 @@ class HerReplayStorage(ReplayStorage):
         discount: Per environment step.
         terminated_fn: The same for terminations. None takes the environment's compute_terminated, if it has one.
         recompute_terminateds: False keeps the flags of the real goal.
+        memory: See ReplayStorage.
 
     Raises:
         ConfigError: If there is no such strategy, the observations have no goals, or it cannot fit in memory.
@@ -63,9 +64,11 @@ class HerReplayStorage(ReplayStorage):
         discount: Annotated[float, Range(0, 1)] = 0.99,
         terminated_fn: Callable[..., Any] | None = None,
         recompute_terminateds: bool = True,
+        memory: Literal["ram", "disk"] = "ram",
     ) -> None:
         self.copy_info_dict = copy_info_dict  # first: it adds to the record
-        super().__init__(observation_space, action_space, device, storage_size, num_envs, batch_size, discount=discount)
+        sizes = storage_size, num_envs, batch_size
+        super().__init__(observation_space, action_space, device, *sizes, discount=discount, memory=memory)
         if goal_selection_strategy not in STRATEGIES:
             raise ConfigError(
                 f"goal_selection_strategy={goal_selection_strategy} does not exist; take {', '.join(STRATEGIES)}"

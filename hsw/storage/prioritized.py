@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -63,8 +63,10 @@ class PrioritizedReplayStorage(ReplayStorage):
         beta: Annotated[float, Range(0, 1)] = 0.4,
         beta_end: Annotated[float, Range(0, 1)] = 1.0,
         min_priority: Annotated[float, Range(0, open_low=True)] = 1e-6,
+        memory: Literal["ram", "disk"] = "ram",
     ) -> None:
-        super().__init__(observation_space, action_space, device, storage_size, num_envs, batch_size, n_step, discount)
+        sizes = storage_size, num_envs, batch_size
+        super().__init__(observation_space, action_space, device, *sizes, n_step, discount, memory)
         self.alpha, self.beta, self.beta_end, self.min_priority = alpha, beta, beta_end, min_priority
         self.largest = 1.0  # of the priorities so far, to the power alpha
 

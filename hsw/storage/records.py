@@ -26,6 +26,17 @@ def space_fields(name: str, spec: SpaceSpec) -> Iterator[Field]:
         yield name, spec.dtype, spec.shape
 
 
+def replay_fields(spaces: Mapping[str, SpaceSpec]) -> list[Field]:
+    """What a replay's record holds: elements of these spaces, and what else belongs to a transition."""
+    return [
+        *(field for name, spec in spaces.items() for field in space_fields(name, spec)),
+        ("rewards", "float32", ()),
+        ("offsets", "int32", ()),
+        ("terminateds", "bool", ()),
+        ("truncateds", "bool", ()),
+    ]
+
+
 def choices_of(spaces: Mapping[str, SpaceSpec]) -> dict[str, tuple[int, ...]]:
     """The fields of elements that are choices, and of how many each, along the last axis."""
     found: dict[str, tuple[int, ...]] = {}
@@ -102,17 +113,25 @@ def from_fields(fields: dict[str, Any], spaces: dict[str, SpaceSpec], dtype: np.
     return records
 
 
-def check_memory(size: int, num_envs: int, row_bytes: int, what: str) -> None:
-    """Refuse a size that cannot fit: for each environment size // num_envs rows and one more.
+def check_memory(size: int, num_envs: int, record_bytes: int, memory: str) -> None:
+    """Refuse a replay that cannot fit: for each environment size // num_envs records and one more.
+
+    Args:
+        size: storage.storage_size.
+        num_envs: N.
+        record_bytes: Of a record.
+        memory: "disk" if the records are there; beside them are a few bytes for each, such as its episode's length.
 
     Raises:
         ConfigError: With the estimate and the largest size that fits.
     """
     free = max(available_memory(), 0)
+    row_bytes = 8 if memory == "disk" else record_bytes + 8
     needed = num_envs * (size // num_envs + 1) * row_bytes
     if needed > free:
         largest = max(free // (num_envs * row_bytes) - 1, 0) * num_envs
+        unless = "" if memory == "disk" else " unless storage.memory=disk"
         raise ConfigError(
-            f"{what}={size} needs {needed / 2**30:.1f} GiB, {row_bytes} bytes a row, and {free / 2**30:.1f} GiB are "
-            f"free; the largest that fits is {what}={largest}"
+            f"storage.storage_size={size} needs {needed / 2**30:.1f} GiB, {row_bytes} bytes a row{unless}, and "
+            f"{free / 2**30:.1f} GiB are free; the largest that fits is storage.storage_size={largest}"
         )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar
+from functools import partial
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from hsw.spaces import SpaceLike, read_space, tree_map
 from hsw.storage.base import Storage
 from hsw.storage.batches import ReplayBatch
 from hsw.storage.drawing import info_of, n_step_records
+from hsw.storage.mapped import mapped_zeros
 from hsw.storage.records import (
     Field,
     check_memory,
@@ -21,7 +23,7 @@ from hsw.storage.records import (
     from_fields,
     part_of,
     record_dtype,
-    space_fields,
+    replay_fields,
     to_fields,
 )
 from hsw.storage.ring import EMPTY, Ring
@@ -34,7 +36,7 @@ class ReplayStorage(Storage):
     """A replay (Lin 1992) of dict or array observations, any number of environments, in their own dtypes.
 
     An observation is kept once, because the record after a transition holds where it led; an episode's last one takes
-    a place of its own. The memory is the host's, and batches go to `device`.
+    a place of its own. The memory is the host's, or a file on its disk, and batches go to `device`.
 
     Args:
         observation_space, action_space: In any form that read_space takes.
@@ -44,9 +46,10 @@ class ReplayStorage(Storage):
         batch_size: Of sample, and of generate_batches where it is not told.
         n_step: Rewards summed before bootstrapping (Sutton & Barto 2018, chapter 7); fewer where an episode ends.
         discount: Per environment step.
+        memory: "ram", or "disk" for a file in the run's folder that is mapped into memory; both give the same batches.
 
     Raises:
-        ConfigError: If it cannot fit in memory.
+        ConfigError: If there is no such memory, or it cannot fit.
     """
 
     size_name = "storage_size"
@@ -62,14 +65,16 @@ class ReplayStorage(Storage):
         batch_size: Annotated[int, Range(1)] = 256,
         n_step: Annotated[int, Range(1)] = 1,
         discount: Annotated[float, Range(0, 1)] = 0.99,
+        memory: Literal["ram", "disk"] = "ram",
     ) -> None:
         super().__init__(storage_size, device, None, None)
+        if memory not in ("ram", "disk"):
+            raise ConfigError(f"memory={memory} does not exist; take ram or disk")
         if storage_size < num_envs:
             raise ConfigError(f"storage_size={storage_size} must be at least num_envs={num_envs}")
-        self.observation_space = read_space(observation_space)
-        self.action_space = read_space(action_space)
+        self.observation_space, self.action_space = read_space(observation_space), read_space(action_space)
         self.storage_size, self.num_envs, self.batch_size = storage_size, num_envs, batch_size
-        self.n_step, self.discount = n_step, discount
+        self.n_step, self.discount, self.memory = n_step, discount, memory
         self.capacity = storage_size // num_envs  # transitions of one environment
         self._spaces = {"observations": self.observation_space, "actions": self.action_space}
         self.ring: Ring | None = None
@@ -97,7 +102,8 @@ class ReplayStorage(Storage):
     def init_tensors(self, sample: dict[str, Any]) -> None:
         dtype = record_dtype(self._fields(sample))
         self._check_memory(dtype)
-        self.ring = Ring(self.num_envs, self.capacity, dtype)
+        zeros = partial(mapped_zeros, self.disk_folder) if self.memory == "disk" else np.zeros
+        self.ring = Ring(self.num_envs, self.capacity, dtype, zeros)
         self._writer = RowWriter(torch.device("cpu"), self.num_envs)
         self._valid = np.zeros(self.num_envs, bool)
         row, following = self.ring.row[None], self.ring.following[None]  # as [1, N], of which the writer sets row 0
@@ -106,16 +112,10 @@ class ReplayStorage(Storage):
 
     def _fields(self, sample: dict[str, Any]) -> list[Field]:
         """What a record holds."""
-        return [
-            *(field for name, spec in self._spaces.items() for field in space_fields(name, spec)),
-            ("rewards", "float32", ()),
-            ("offsets", "int32", ()),
-            ("terminateds", "bool", ()),
-            ("truncateds", "bool", ()),
-        ]
+        return replay_fields(self._spaces)
 
     def _check_memory(self, dtype: np.dtype) -> None:
-        check_memory(self.storage_size, self.num_envs, Ring.bytes_per_row(dtype), "storage.storage_size")
+        check_memory(self.storage_size, self.num_envs, dtype.itemsize, self.memory)
 
     def add(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,11 +32,14 @@ class Ring:
         capacity: Transitions of one environment.
         dtype: Of a record. Its field "offsets", int32, is the transition's step within its episode, or one of the
             marks above.
+        zeros: zeros(size, dtype) gives the memory; NumPy's is of pages that the system provides when first written.
     """
 
-    def __init__(self, num_envs: int, capacity: int, dtype: np.dtype) -> None:
+    def __init__(
+        self, num_envs: int, capacity: int, dtype: np.dtype, zeros: Callable[[int, np.dtype], np.ndarray] = np.zeros
+    ) -> None:
         self.num_envs, self.slots = num_envs, capacity + 1  # one for the observation that the newest one led to
-        self.memory = np.zeros(num_envs * self.slots, dtype)  # pages that the system provides when first written
+        self.memory = zeros(num_envs * self.slots, dtype)
         self._bytes = self.memory.view(np.uint8).reshape(len(self.memory), dtype.itemsize)
         self._items = self.memory.view(np.dtype((np.void, dtype.itemsize)))  # which NumPy copies as wholes
         self.offsets = np.full(len(self.memory), PENDING, np.int32)  # a copy of the records', close together
@@ -50,10 +53,6 @@ class Ring:
         self._row_bytes, self._following_bytes = (
             rows.view(np.uint8).reshape(num_envs, dtype.itemsize) for rows in (self.row, self.following)
         )
-
-    @staticmethod
-    def bytes_per_row(dtype: np.dtype) -> int:
-        return dtype.itemsize + 8  # and what a storage may keep for each row, such as its episode's length
 
     # -- writing ----------------------------------------------------------------------------------------------------
 
@@ -213,13 +212,15 @@ class Ring:
             begin = np.maximum(piece.begin, self._floors)  # what was saved may begin with rows that count no more
             kept = [np.arange(b, e) >= f for b, e, f in zip(piece.begin, piece.end, begin, strict=True)]
             rows = piece.rows.numpy()[np.concatenate(kept)]
-            check_records(rows.view(self.memory.dtype)[:, 0], choices or {})
-            self._bytes[self._span(begin, np.maximum(piece.end, begin))] = rows
-        pending = state["pending"].numpy()
-        check_records(pending.view(self.memory.dtype)[:, 0], choices or {})
-        self._bytes[self.places(np.arange(self.num_envs), self.heads)] = pending
-        self.offsets[:] = self.memory["offsets"]
+            self._put(self._span(begin, np.maximum(piece.end, begin)), rows, choices or {})
+        self._put(self.places(np.arange(self.num_envs), self.heads), state["pending"].numpy(), choices or {})
         self._check_episodes()
+
+    def _put(self, places: np.ndarray, rows: np.ndarray, choices: Mapping[str, tuple[int, ...]]) -> None:
+        records = rows.view(self.memory.dtype)[:, 0]
+        check_records(records, choices)
+        self._bytes[places] = rows
+        self.offsets[places] = records["offsets"]
 
     def _check_episodes(self) -> None:
         """Refuse rows whose steps within their episodes do not follow one another: a draw would look for ever."""

@@ -8,7 +8,7 @@ import gymnasium as gym
 import torch
 
 from hsw.agent import Agent, DistributedAgent, OffPolicyAgent, OnPolicyAgent
-from hsw.algorithm import DAAC, PPO, SAC
+from hsw.algorithm import A2C, DAAC, PPO, SAC
 from hsw.network import ActorCritic, DecoupledActorCritic, SoftActorCritic
 from hsw.run.folder import RunFolder
 from hsw.run.services import Run
@@ -16,7 +16,7 @@ from hsw.seeding import seed_everything
 from hsw.storage import ReplayStorage
 from tests.env.helpers import make
 
-POLICIES = {PPO: ActorCritic, DAAC: DecoupledActorCritic}
+POLICIES = {PPO: ActorCritic, A2C: ActorCritic, DAAC: DecoupledActorCritic}
 NUM_STEPS, NUM_ENVS = 16, 3
 SMALL = {"num_actors": 2, "num_learners": 1, "num_steps": 6, "num_storages": 16, "batch_size": 4, "num_envs": 2}
 
@@ -27,7 +27,8 @@ def agent(name: str = "Bandit", kind: Any = PPO, seed: int = 1, backend: str = "
     options = {part: kwargs.pop(part, {}) for part in ("env", "algorithm", "storage")}
     env = make(name, NUM_ENVS, backend, seed=seed, **options["env"])
     policy = POLICIES[kind](env.observation_space, env.action_space, hidden_sizes=(16,))
-    algorithm = kind(policy, **{"lr": 1e-2, "num_mini_batch": 2, **options["algorithm"]})
+    passes = {} if kind is A2C else {"num_mini_batch": 2}
+    algorithm = kind(policy, **{"lr": 1e-2, **passes, **options["algorithm"]})
     sizes = {"num_steps": NUM_STEPS, "num_envs": NUM_ENVS, **options["storage"]}
     storage = kind.storage_type(env.observation_space, env.action_space, **sizes)
     return OnPolicyAgent(env, policy=policy, algorithm=algorithm, storage=storage, seed=seed, **kwargs)

@@ -147,6 +147,16 @@ def test_counts_are_of_visits_and_the_bonus_is_one_over_their_root() -> None:
     torch.testing.assert_close(other.rewards(transitions(here)), 2.0 / torch.tensor([3.0]).sqrt())
 
 
+def test_a_mask_of_actions_makes_nothing_new() -> None:
+    seen = torch.tensor([[1.0, 2.0, -3.0]] * 4)
+    masks = torch.eye(4, dtype=torch.int8)
+    for obs in ({"observation": seen, "action_mask": masks}, {"a": seen, "b": -seen, "action_mask": masks}):
+        bonus = CountBonus(coef=1.0, bits=20)
+        rows = replace(transitions(seen), obs=obs, next_obs=obs)
+        bonus.observe(rows)
+        torch.testing.assert_close(bonus.rewards(rows), torch.full((4,), 0.5))
+
+
 # -- augmentation ---------------------------------------------------------------------------------------------------
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from hsw.algorithm import A2C
+from hsw.algorithm import A2C, IMPALA
+from tests.agent.helpers import agent
 from tests.algorithm.naive import POLICIES, N, T, collected, same_batches
 
 POLICIES[A2C] = POLICIES[next(kind for kind in POLICIES if kind.__name__ == "PPO")]
@@ -65,3 +66,24 @@ def test_a_saved_state_continues_bit_for_bit(optimizer: str) -> None:
         algorithm.update(storage)
         ends.append(torch.nn.utils.parameters_to_vector(algorithm.policy.parameters()).detach())
     assert torch.equal(*ends)
+
+
+def test_a_task_that_only_truncates_is_worth_its_reward_over_one_minus_the_discount() -> None:
+    options = {"lr": 0.02, "entropy_coef": 0.0, "value_coef": 1.0, "max_grad_norm": 100.0, "lr_schedule": "constant"}
+    only_truncates = {"kwargs": {"length": 5, "truncate": True}}
+    trained = agent(
+        "Counter", A2C, env=only_truncates, algorithm={**options, "optimizer": "adam"}, storage={"discount": 0.8}
+    )
+    trained.train(6_000)
+    values = trained.storage.values
+    torch.testing.assert_close(values, torch.full_like(values, 5.0), atol=0.6, rtol=0)
+
+
+@pytest.mark.parametrize("kind", [A2C, IMPALA])
+@pytest.mark.parametrize("optimizer", ["rmsprop", "adam"])
+def test_the_optimiser_is_the_one_that_was_chosen(kind: Any, optimizer: str) -> None:
+    policy = torch.nn.Linear(2, 1)
+    made = kind(policy, optimizer=optimizer, lr=0.25, eps=0.5).make_optimizer()
+    assert type(made).__name__.lower() == optimizer
+    group = made.param_groups[0]
+    assert (group["lr"], group["eps"], group.get("alpha", 0.99)) == (0.25, 0.5, 0.99)

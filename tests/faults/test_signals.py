@@ -54,15 +54,24 @@ def test_a_signal_during_a_save_is_obeyed_after_it(
 
 
 @pytest.mark.parametrize(
-    ("recipe", "renames"),
+    ("recipe", "renames", "memory"),
     [
-        ("ppo", 3),
-        pytest.param("her_sac", 3, marks=pytest.mark.slow),  # of a file of rows
-        ("her_sac", 4),  # of a checkpoint whose rows are written
+        ("ppo", 3, ()),
+        pytest.param("her_sac", 3, (), marks=pytest.mark.slow),  # of a file of rows
+        ("her_sac", 4, ()),  # of a checkpoint whose rows are written
+        *[
+            pytest.param(recipe, 3, (), marks=pytest.mark.slow)
+            for recipe in ("a2c", "daac", "ppo_rnd", "recurrent_ppo")
+        ],
+        *[pytest.param(recipe, 4, (), marks=pytest.mark.slow) for recipe in ("dqn", "her_dqn", "sac", "td3")],
+        *[
+            pytest.param(recipe, 4, ("storage.memory=disk",), marks=pytest.mark.slow, id=f"{recipe}-disk")
+            for recipe in ("dqn", "her_sac")
+        ],
     ],
 )
 def test_a_kill_during_a_save_costs_one_checkpoint_and_leaves_no_rubbish(
-    recipe: str, renames: int, tmp_path: Path
+    recipe: str, renames: int, memory: tuple[str, ...], tmp_path: Path
 ) -> None:
     program = (
         "import os, hsw.train\n"
@@ -76,12 +85,14 @@ def test_a_kill_during_a_save_costs_one_checkpoint_and_leaves_no_rubbish(
     )
     arguments = (*tiny_run(recipe), "checkpoint_interval=40", "num_train_steps=200")
     run, whole = tmp_path / "run", tmp_path / "whole"
-    assert finish(start(*arguments, run_dir(run), program=("-c", program))).code == -signal.SIGKILL
+    killed = finish(start(*arguments, *memory, run_dir(run), program=("-c", program)))
+    assert killed.code == -signal.SIGKILL, killed.err
     assert list((run / "checkpoints").glob(".writing-*"))
     assert 40 <= newest(run)["step"] < 200
     resumed = call(f"resume={run}", "allow=[tests]")
     assert resumed.code == 0, resumed.err
     assert not list((run / "checkpoints").glob(".writing-*"))
+    assert not list(run.glob(".replay-*"))
     kept, used = files_of_rows(run)
     assert kept == used
     assert call(*arguments, run_dir(whole)).code == 0
