@@ -35,7 +35,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
 def has_bf16(device: torch.device) -> bool:
     """Whether a device reckons in bfloat16 by itself, and does not only imitate it."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return device.type == "cpu" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copyreg
 import logging
 from collections.abc import Iterator
 from types import MethodType
@@ -25,16 +24,21 @@ class Forward:
     Args:
         module: The network.
         bf16: Matrix products and convolutions in bfloat16, where the network's device has it.
-        compiled: By torch.compile. The first failure is told, and from then on the network computes eagerly.
+        compiled: By torch.compile. The first failure is told, and from then on all networks of the process are eager.
     """
 
     def __init__(self, module: nn.Module, bf16: bool, compiled: bool) -> None:
         self.module, self.bf16 = module, bf16
         self._eager: Any = MethodType(type(module).forward, module)
-        self.compiled: Any = torch.compile(self._eager) if compiled else None
+        self.compiled: Any = None
+        if compiled:
+            from torch._functorch import config
+
+            config.force_non_lazy_backward_lowering = True  # what fails in it is to fail here, and not in a loss's
+            self.compiled = torch.compile(self._eager)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return copyreg.__newobj__, (Forward,), {"module": self.module, "bf16": self.bf16}
+        return _blank, (), {"module": self.module, "bf16": self.bf16}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state, _eager=MethodType(type(state["module"]).forward, state["module"]), compiled=None)
@@ -47,16 +51,19 @@ class Forward:
             return _in_float32(self._run(*args, **named))
 
     def _run(self, *args: Any, **named: Any) -> Any:
-        if self.compiled is not None and not torch.compiler.is_compiling():
+        if self.compiled is not None and not _failures and not torch.compiler.is_compiling():
             try:
                 return self.compiled(*args, **named)
             except Exception as error:  # the compiler's own, its C compiler's, or the network's, which comes again
                 told = " ".join(str(error).split())[:200]
-                self.compiled = None
                 eager = self._eager(*args, **named)
                 _tell_once(f"{type(self.module).__name__} is not compiled ({type(error).__name__}: {told})")
                 return eager
         return self._eager(*args, **named)
+
+
+def _blank() -> Forward:
+    return Forward.__new__(Forward)
 
 
 def adapt(policy: nn.Module, bf16: bool = False, compiled: bool = False) -> None:
@@ -91,11 +98,10 @@ def _in_float32(value: Any) -> Any:
     return {key: _in_float32(part) for key, part in value.items()} if isinstance(value, dict) else value
 
 
-_told: set[str] = set()
+_failures: list[str] = []  # of this process: what one network lacks the others do too
 
 
 def _tell_once(what: str) -> None:
-    """One warning for all networks of a process."""
-    if not _told:
+    if not _failures:
         log.warning("%s; the run computes eagerly", what)
-    _told.add(what)
+    _failures.append(what)
