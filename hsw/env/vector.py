@@ -311,5 +311,5 @@ class VectorEnv:
 
     def _restart_row(self) -> Step:
         obs, self._restart = self._first(self._restart), None
-        none = np.zeros((3, self.num_envs), bool)
-        return Step(obs, np.zeros(self.num_envs, np.float32), *none, {})
+        ended, cut, valid = np.zeros((3, self.num_envs), bool)
+        return Step(obs, np.zeros(self.num_envs, np.float32), ended, cut, valid, {})
