@@ -8,7 +8,7 @@ HYDRA_TESTS := $(wildcard tests/test_compose.py tests/test_sweep.py tests/test_t
 	tests/test_outside.py tests/test_old_folders.py tests/sweep)
 ARGS ?=
 
-.PHONY: browser campaign sweep-kills fuzz soak cuda scale help train test test-hydra14 extras smoke studies lint slow bench bench-peers results clean
+.PHONY: browser campaign sweep-kills fuzz soak cuda scale help train test test-hydra14 extras smoke studies lint slow bench bench-peers results learning scaling clean
 
 help: ## Show this help.
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -111,8 +111,14 @@ cuda: $(if $(filter $(BIN)/python,$(CUDA_PYTHON)),$(VENV)/.dev) ## On a machine 
 scale: $(VENV)/.dev ## Measure this machine for the model of throughput, check it against runs, and write docs/scale.md's tables.
 	$(BIN)/python -m benchmarks.scale --measure --validate --simulate --write $(ARGS)
 
-results: $(VENV)/.dev ## Train the table of results in docs/results.md again.
+results: $(VENV)/.dev ## Train presets on held-out seeds, the shortest first, and fail where one learns less than in the last release: HOURS=6.
+	$(BIN)/python -m benchmarks.presets --hours $(or $(HOURS),6) $(ARGS)
+
+learning: $(VENV)/.dev ## Train the table of results in docs/results.md again.
 	$(BIN)/python -m benchmarks.results $(ARGS)
+
+scaling: $(VENV)/.dev ## Speed and memory against environments, actors and what is stored, into benchmarks/scaling.md.
+	$(BIN)/python -m benchmarks.scaling $(ARGS)
 
 clean: ## Delete the virtual environments.
 	rm -rf $(VENV) $(VENV14) .venv-extras .peers

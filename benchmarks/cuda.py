@@ -23,6 +23,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks import load
+
 HERE = Path(__file__).resolve().parent
 ROWS = 6  # of the metrics, at least
 ENDLESS = "num_train_steps=1000000000"
@@ -130,7 +132,7 @@ def table(results: dict[str, Any]) -> str:
         "# CUDA",
         "",
         f"{where['device']}, torch {where['torch']}, {where['cores']} cores, Python {where['python']}, "
-        f"{results['date']}; load before {results['load']}.",
+        f"{results['date']}; others used {results['load']} cores.",
         f"Environment steps per second over the second half of {results['seconds']:g} s of training, one run each; the",
         "ratio is that of the device to the CPU of the same machine. Made by `python -m benchmarks.cuda`.",
         "",
@@ -159,6 +161,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0, help="of training, for each recipe and device")
     parser.add_argument("--coinrun-minutes", type=float, default=3.0, help="of DAAC on coinrun; 0 leaves it out")
     parser.add_argument("--out", type=Path, default=HERE / "cuda.json")
+    load.add_option(parser)
     args = parser.parse_args()
     import torch
 
@@ -168,13 +171,12 @@ def main() -> None:
     results: dict[str, Any] = {
         "machine": {**machine, "python": platform.python_version()},
         "date": datetime.date.today().isoformat(),
-        "load": round(os.getloadavg()[0], 2),
         "seconds": args.seconds,
         "jobs": {},
         "left_out": {},
-        "transfers": transfers(args.device),
     }
-    with tempfile.TemporaryDirectory(prefix="hsw-cuda-") as folder:
+    with tempfile.TemporaryDirectory(prefix="hsw-cuda-") as folder, load.Besides() as besides:
+        results["transfers"] = transfers(args.device)
         for number, (name, (arguments, needs)) in enumerate(JOBS.items()):
             if importlib.util.find_spec(needs) is None:
                 results["left_out"][name] = f"{needs} is not installed"
@@ -187,6 +189,9 @@ def main() -> None:
             arguments, _ = JOBS["daac procgen coinrun"]
             results["coinrun_minutes"] = args.coinrun_minutes
             results["coinrun"] = train(arguments, args.device, 60 * args.coinrun_minutes, Path(folder) / "coinrun")
+    results["load"] = besides.load
+    if not load.publishable("cuda", [besides.load], args.loaded):
+        raise SystemExit(1)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(results, indent=1) + "\n")
     args.out.with_suffix(".md").write_text(table(results))

@@ -19,6 +19,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from benchmarks import load
 from hsw.run.provenance import machine
 
 HERE = Path(__file__).resolve().parent
@@ -57,7 +58,9 @@ def measure(env: str, seeds: list[int], overrides: list[str], address: str) -> d
         for pool, options in (("processes", []), ("ray", [f"pool.address={address}"])):
             with tempfile.TemporaryDirectory() as folder:
                 arguments = (f"env={env}", f"seed={seed}", f"pool={pool}", *options, *overrides)
-                runs[pool].append({"seed": seed, "load": os.getloadavg()[0], **train(Path(folder, "run"), *arguments)})
+                with load.Besides() as besides:
+                    trained = train(Path(folder, "run"), *arguments)
+                runs[pool].append({"seed": seed, "load": besides.load, **trained})
             print(env, pool, json.dumps(runs[pool][-1]), file=sys.stderr)
     pairs = zip(runs["ray"], runs["processes"], strict=True)
     ratio = statistics.median(ray["steps/s"] / other["steps/s"] for ray, other in pairs)
@@ -67,14 +70,15 @@ def measure(env: str, seeds: list[int], overrides: list[str], address: str) -> d
 def table(results: dict[str, Any]) -> str:
     """The results as Markdown."""
     names = ["score", *FIGURES]
-    lines = [f"| env | pool | seeds | {' | '.join(names)} |", f"|---|---|---|{'---|' * len(names)}"]
+    lines = [f"| env | pool | seeds | {' | '.join(names)} | load |", f"|---|---|---|{'---|' * len(names)}---|"]
     for env, result in results.items():
         for pool in ("processes", "ray"):
             runs = result[pool]
             figures = [statistics.median(run[name] for run in runs) if name in runs[0] else None for name in names]
             shown = ["-" if value is None else f"{value:.4g}" for value in figures]
-            lines.append(f"| {env} | {pool} | {len(runs)} | {' | '.join(shown)} |")
-        lines.append(f"| {env} | ray : processes | | | {result['ratio']:.2f} |{' |' * (len(names) - 2)}")
+            others = statistics.median(run["load"] for run in runs)
+            lines.append(f"| {env} | {pool} | {len(runs)} | {' | '.join(shown)} | {others:.1f} |")
+        lines.append(f"| {env} | ray : processes | | | {result['ratio']:.2f} |{' |' * (len(names) - 1)}")
     note = "Medians. Idle, receiving, writing and publishing are shares of the time; the last three the pool's."
     return "\n".join((*lines, "", note)) + "\n"
 
@@ -85,6 +89,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
     parser.add_argument("--out", type=Path, default=HERE, help="where ray_pool.json and ray_pool.md go")
     parser.add_argument("overrides", nargs="*", help="of every run, such as num_train_steps=20000")
+    load.add_option(parser)
     options = parser.parse_args()
     from ray.cluster_utils import Cluster
 
@@ -96,7 +101,10 @@ def main() -> None:
         for _ in range(2):
             cluster.add_node(num_cpus=1, **node)
         for env in options.envs:
-            results[env] = measure(env, options.seeds, options.overrides, cluster.address)
+            measured = measure(env, options.seeds, options.overrides, cluster.address)
+            loads = [run["load"] for pool in ("processes", "ray") for run in measured[pool]]
+            if load.publishable(env, loads, options.loaded):
+                results[env] = measured
     finally:
         cluster.shutdown()
     path.write_text(json.dumps(results, indent=1) + "\n")

@@ -15,6 +15,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,17 +36,12 @@ class Job:
     figure: str = "return"
 
     @property
-    def keys(self) -> tuple[str, str]:
-        """The figure in the metrics of an evaluation and of training."""
-        return (
-            ("eval/success", "train/success")
-            if self.figure == "success"
-            else ("eval/return_mean", "train/episode_return")
-        )
-
-    @property
     def command(self) -> str:
         return " ".join(["python -m hsw.train", *self.overrides])
+
+
+# A figure in the metrics of an evaluation and of training.
+KEYS = {"return": ("eval/return_mean", "train/episode_return"), "success": ("eval/success", "train/success")}
 
 
 def _bit_flipping(strategy: str) -> Job:
@@ -72,10 +68,10 @@ JOBS = {
 }
 
 
-def train(name: str, seed: int, folder: Path, extra: list[str]) -> list[dict[str, Any]]:
+def train_run(overrides: Sequence[str], seed: int, folder: Path) -> list[dict[str, Any]]:
     """Train one seed. Returns the rows of its metrics."""
     shutil.rmtree(folder, ignore_errors=True)
-    arguments = [*JOBS[name].overrides, *extra, f"seed={seed}", f"hydra.run.dir={folder}", "quiet=true"]
+    arguments = [*overrides, f"seed={seed}", f"hydra.run.dir={folder}", "quiet=true"]
     result = subprocess.run(
         [sys.executable, "-m", "hsw.train", *arguments],
         cwd=ROOT,
@@ -84,20 +80,26 @@ def train(name: str, seed: int, folder: Path, extra: list[str]) -> list[dict[str
         text=True,
     )
     if result.returncode:
-        raise SystemExit(f"{name} seed {seed} ended with code {result.returncode}:\n{result.stderr[-3000:]}")
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    print(f"{name} seed {seed}: {_evaluations(name, rows)[-1]:.2f}", file=sys.stderr)
+        raise SystemExit(f"{' '.join(arguments)} ended with code {result.returncode}:\n{result.stderr[-3000:]}")
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def score_of(figure: str, rows: list[dict[str, Any]]) -> float:
+    """A run's last evaluation."""
+    key, _ = KEYS[figure]
+    return float([row[key] for row in rows if key in row][-1])
+
+
+def train(name: str, seed: int, folder: Path, extra: list[str]) -> list[dict[str, Any]]:
+    """Train one seed of a job. Returns the rows of its metrics."""
+    rows = train_run([*JOBS[name].overrides, *extra], seed, folder)
+    print(f"{name} seed {seed}: {score_of(JOBS[name].figure, rows):.2f}", file=sys.stderr)
     return rows
-
-
-def _evaluations(name: str, rows: list[dict[str, Any]]) -> list[float]:
-    key, _ = JOBS[name].keys
-    return [row[key] for row in rows if key in row]
 
 
 def summary(name: str, runs: list[list[dict[str, Any]]], extra: list[str]) -> dict[str, Any]:
     """One row of learning.json."""
-    scores = [_evaluations(name, rows)[-1] for rows in runs]
+    scores = [score_of(JOBS[name].figure, rows) for rows in runs]
     return {
         "command": " ".join([JOBS[name].command, *extra]),
         "seeds": list(range(1, len(runs) + 1)),
@@ -118,7 +120,7 @@ def plot(name: str, runs: list[list[dict[str, Any]]], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    curves, (_, key) = [], JOBS[name].keys
+    curves, (_, key) = [], KEYS[JOBS[name].figure]
     for rows in runs:
         points = [(row["step"], row[key]) for row in rows if key in row]
         curves.append(np.array(points, float).T)

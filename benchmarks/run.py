@@ -1,8 +1,9 @@
 """Measure hsw beside its peers: `python -m benchmarks.run [names] [--repeats 5]`.
 
 Every measurement is a process of its own with one torch thread. The sides of a comparison take turns, A B A B, so that
-what else the machine does falls on both; the load average stands beside each figure. Results are kept in results.json,
-where a comparison that is measured again replaces its last figures, and as a table in results.md.
+what else the machine does falls on both. A figure measured while others used more than half a core is not published,
+unless --loaded asks for it; the load stands beside each. Results are kept in results.json, where a comparison that is
+measured again replaces its last figures, and as a table in results.md.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from benchmarks import load
 from benchmarks.comparisons import COMPARISONS, Comparison, Side
 from hsw.run.provenance import machine
 
@@ -27,12 +29,11 @@ HERE = Path(__file__).resolve().parent
 
 
 def measure(side: Side, quick: bool) -> dict[str, Any]:
-    """Run one side once. Returns its JSON line, with the load average from before it."""
+    """Run one side once. Returns its JSON line, with the cores that others used meanwhile."""
     env = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     if side.project == "hsw":
         env["PYTHONPATH"] = str(HERE.parent)
-    load = os.getloadavg()[0]
-    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors, load.Besides() as besides:
         process = subprocess.Popen(side.command(quick), env=env, stdout=out, stderr=errors, start_new_session=True)
         try:
             os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
@@ -43,7 +44,8 @@ def measure(side: Side, quick: bool) -> dict[str, Any]:
         errors.seek(0)
         if process.returncode:
             raise RuntimeError(f"{' '.join(side.command(quick))} failed:\n{errors.read()[-3000:]}")
-        return {**json.loads(out.read().strip().splitlines()[-1]), "load": round(load, 2)}
+        told = json.loads(out.read().strip().splitlines()[-1])
+    return {**told, "load": besides.load}
 
 
 def compare(comparison: Comparison, repeats: int, quick: bool) -> dict[str, Any]:
@@ -86,7 +88,8 @@ def table(results: dict[str, Any]) -> str:
         "",
         f"{where['cpu']}, {where['cores']} cores, Python {where['python']}, one torch thread. Median (min to max); the",
         "ratio is the median over pairs of runs that took turns, and above 1 means that hsw is better; the CPU",
-        "ratio is that of steps per second of CPU time. Load is the machine's load average before each run, median.",
+        "ratio is that of steps per second of CPU time. Load is how many cores others used during the runs, median;",
+        "before December 2026 it was the load average before them.",
         "Made by `python -m benchmarks.run`.",
         "",
         "| comparison | unit | hsw | peer | ratio | CPU ratio | target | runs | load |",
@@ -126,6 +129,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5, help="pairs of runs")
     parser.add_argument("--quick", action="store_true", help="one cycle each: shows that it runs, measures nothing")
     parser.add_argument("--out", type=Path, default=HERE / "results.json")
+    load.add_option(parser)
     args = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # by way of measure's end
     chosen = [c for c in COMPARISONS if not args.names or {c.name, c.name.split("/")[0]} & set(args.names)]
@@ -140,18 +144,23 @@ def main() -> None:
     failed: list[str] = []
     for comparison in chosen:
         try:
-            results["comparisons"][comparison.name] = compare(comparison, args.repeats, args.quick)
+            row = compare(comparison, args.repeats, args.quick)
         except RuntimeError as error:  # the others can be measured all the same
             print(f"{comparison.name}: {error}", file=sys.stderr)
             failed.append(comparison.name)
             continue
+        loads = [run["load"] for side in ("hsw", "peer") if side in row for run in row[side]["runs"]]
+        if not load.publishable(comparison.name, loads, args.loaded):
+            failed.append(comparison.name)
+            continue
+        results["comparisons"][comparison.name] = row
         order = [c.name for c in COMPARISONS if c.name in results["comparisons"]]
         results["comparisons"] = {name: results["comparisons"][name] for name in order}
         args.out.write_text(json.dumps(results, indent=1) + "\n")
         args.out.with_suffix(".md").write_text(table(results))
     print(table(results))
     if failed:
-        raise SystemExit(f"not measured: {', '.join(failed)}")
+        raise SystemExit(f"not published: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks import load
 from benchmarks.cuda import train
 from benchmarks.scale_costs import measure
 from benchmarks.scale_model import Costs, Line, Setup, limits
@@ -163,23 +164,29 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0, help="of each run of --validate")
     parser.add_argument("--repeats", type=int, default=2, help="runs of each kind")
     parser.add_argument("--out", type=Path, default=HERE / "scale.json")
+    load.add_option(parser)
     args = parser.parse_args()
     results: dict[str, Any] = json.loads(args.out.read_text()) if args.out.is_file() else {}
     if args.measure:
-        results["machine"] = {**machine(), "date": datetime.date.today().isoformat(), "load": os.getloadavg()[0]}
-        results["costs"] = {}
-        for name, (arguments, _) in WORKLOADS.items():
-            results["costs"][name] = asdict(measure(arguments))
-            print(f"{name}: {results['costs'][name]}", file=sys.stderr)
+        costs_now = {}
+        with load.Besides() as besides:
+            for name, (arguments, _) in WORKLOADS.items():
+                costs_now[name] = asdict(measure(arguments))
+                print(f"{name}: {costs_now[name]}", file=sys.stderr)
+        if not load.publishable("scale --measure", [besides.load], args.loaded):
+            raise SystemExit(1)
+        results["machine"] = {**machine(), "date": datetime.date.today().isoformat(), "load": besides.load}
+        results["costs"] = costs_now
     if "costs" not in results:
         parser.error(f"there is no {args.out} with costs; --measure first")
     costs = {name: Costs.of(plain) for name, plain in results["costs"].items()}
     if args.validate:
-        about = {"load": os.getloadavg()[0], "seconds": args.seconds, "date": datetime.date.today().isoformat()}
-        results["validation"] = {**about, "rows": []}
-        for row in validate(costs, args.seconds, args.repeats):
-            results["validation"]["rows"].append(row)
-            args.out.write_text(json.dumps(results, indent=1) + "\n")  # whatever ends the next run
+        with load.Besides() as besides:
+            rows = list(validate(costs, args.seconds, args.repeats))
+        if not load.publishable("scale --validate", [besides.load], args.loaded):
+            raise SystemExit(1)
+        about = {"load": besides.load, "seconds": args.seconds, "date": datetime.date.today().isoformat()}
+        results["validation"] = {**about, "rows": rows}
     if args.simulate:
         results["forecast"] = simulate(costs)
     args.out.write_text(json.dumps(results, indent=1) + "\n")

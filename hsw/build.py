@@ -21,8 +21,10 @@ from hsw.config.hydra_versions import instantiate
 from hsw.config.places import words_to_allow
 from hsw.config.plain import SPACES
 from hsw.config.targets import resolve_target
+from hsw.device import require_precision
 from hsw.env import VectorEnv
 from hsw.errors import ConfigError, CorruptError, HswError, ResourceError
+from hsw.network.forward import adapt
 from hsw.ranks import current
 from hsw.run.folder import RunFolder
 from hsw.run.logger import Logger
@@ -71,6 +73,8 @@ def make_run(
     except BaseException:
         agent.env.abandon()
         raise
+    if config.get("profile"):
+        agent.profile(folder.path)
     run.config = saved
     run.trusts = words_to_allow(saved, config.allow, folder.path)
     run.agent = agent
@@ -157,6 +161,7 @@ def build_agent(config: DictConfig, run: Run, state: dict[str, Any] | None = Non
     Raises:
         ConfigError: If the spaces in the config (a resumed run's) are not the environment's.
     """
+    require_precision(config.get("precision", "fp32"), config.device)
     seed_everything(config.seed)
     env = build_env(config)
     if state and not env.exact:  # it would begin again with the episodes that the run has seen
@@ -172,6 +177,7 @@ def build_agent(config: DictConfig, run: Run, state: dict[str, Any] | None = Non
                 raise ConfigError(f"the environment's {key} is {space}, and the run's was {config[key]}")
         check_actions(resolve_target(config.network._target_, config.allow), env.action_space.type)
         policy = build(config.network)
+        adapt_networks(policy, config)
         algorithm = build(config.algorithm, policy=policy)
         storage = build(config.storage)
         if not hasattr(storage, "generate_batches"):  # a create_factory
@@ -189,6 +195,12 @@ def build_agent(config: DictConfig, run: Run, state: dict[str, Any] | None = Non
     except BaseException:
         env.abandon()
         raise
+
+
+def adapt_networks(policy: Any, config: DictConfig) -> None:
+    """Make a policy's networks compute as a config says; one of hsw 0.1 says nothing."""
+    if isinstance(policy, torch.nn.Module):
+        adapt(policy, config.get("precision") == "bf16", bool(config.get("compile")))
 
 
 def _comparable(key: str, space: Any) -> SpaceSpec:

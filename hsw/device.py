@@ -32,6 +32,23 @@ def resolve_device(device: str | torch.device) -> torch.device:
     return resolved
 
 
+def has_bf16(device: torch.device) -> bool:
+    """Whether a device reckons in bfloat16 by itself, and does not only imitate it."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return device.type == "cpu" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def require_precision(precision: str, device: str | torch.device) -> None:
+    """Refuse a precision that a device does not have.
+
+    Raises:
+        ConfigError: If it is bf16, and the device has none.
+    """
+    if precision == "bf16" and not has_bf16(resolved := resolve_device(device)):
+        raise ConfigError(f"precision=bf16, and {resolved} has no bfloat16; take precision=fp32, or another device")
+
+
 def device_of(module: Any) -> torch.device | None:
     """Where a module's tensors are; None if it has none, or is no module."""
     if not isinstance(module, nn.Module):

@@ -14,11 +14,11 @@ from omegaconf import DictConfig
 
 from hsw.agent.evaluation import evaluate
 from hsw.agent.weights import load_policy
-from hsw.build import build, build_env, fingerprint
+from hsw.build import adapt_networks, build, build_env, fingerprint
 from hsw.config.plugins import only_trusted
 from hsw.config.resolved import check, load_config
 from hsw.config.targets import check_env_modules
-from hsw.device import resolve_device
+from hsw.device import has_bf16, resolve_device
 from hsw.directory import is_file, lines_of
 from hsw.env.stream import ObsStream
 from hsw.errors import ConfigError, CorruptError
@@ -229,6 +229,9 @@ def load_trained(
     except (KeyError, TypeError) as error:
         raise CorruptError(f"the checkpoint in {folder} has no statistics of observations, or no step") from error
     policy.eval()
+    adapt_networks(policy, config)
+    if config.precision == "bf16" and not has_bf16(resolve_device(device)):
+        log.warning("the run's networks compute in bf16, which %s does not have; they do so in fp32 here", device)
     return TrainedPolicy(folder, config, policy, statistics, step, device)
 
 

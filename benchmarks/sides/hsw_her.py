@@ -1,4 +1,4 @@
-"""hsw's HER with 100,000 transitions: those drawn per second, or the microseconds that storing a row takes."""
+"""hsw's HER with 100,000 transitions, or another number: those drawn per second, or microseconds to store a row."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ parser = argparse.ArgumentParser()
 parser.add_argument("what", choices=("sample", "add"))
 parser.add_argument("--batch-size", type=int, default=256)
 parser.add_argument("--num-envs", type=int, default=1)
+parser.add_argument("--stored", type=int, default=100_000)
 args = parser.parse_args()
 
 one_thread()
-stored, episode = 100_000, 50
+stored, episode = args.stored, 50
 storage = HerReplayStorage(
     *GOAL_SPACES,
     storage_size=stored * (episode + 1) // episode,  # the last observation of an episode takes a place

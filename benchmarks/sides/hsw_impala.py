@@ -19,6 +19,7 @@ parser = argparse.ArgumentParser()
 parser.add_argument("--task", choices=("cartpole", "pong"), default="cartpole")
 parser.add_argument("--backend", default="sync")
 parser.add_argument("--num-envs", type=int, default=16, help="of each actor")
+parser.add_argument("--num-actors", type=int, default=2)
 parser.add_argument("--cycles", type=int, default=10, help="seconds to measure")
 args = parser.parse_args()
 
@@ -55,7 +56,7 @@ class Watch(Callback):
 
 one_thread()
 seed_everything(1)
-num_actors, num_steps, batch_size = 2, 80, 8
+num_actors, num_steps, batch_size = args.num_actors, 80, 8
 cartpole = args.task == "cartpole"
 env = make_env("CartPole-v1", args.backend, args.num_envs) if cartpole else make_atari("pong", args.num_envs)
 spaces = env.observation_space, env.action_space

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,6 +15,7 @@ from hsw.agent.evaluation import evaluate
 from hsw.agent.extremes import likely_cause
 from hsw.agent.in_step import over_ranks, require_equal, require_reduced
 from hsw.agent.parts import Parts
+from hsw.agent.profiling import ProfilingClock
 from hsw.env import as_vector_env
 from hsw.errors import ConfigError, EnvHangs, Interrupted, NonFiniteError
 from hsw.run.paste import resume_command
@@ -74,6 +76,7 @@ class Agent(Parts, ABC):
                     self.watchers.start()
                     return self._loop()
                 finally:
+                    self._clock.close()
                     self._end()
         except BaseException as caught:
             error = caught
@@ -87,6 +90,10 @@ class Agent(Parts, ABC):
     def request_stop(self, reason: str) -> None:
         """End the run at the end of this iteration, as if its budget were spent: evaluated, saved, done."""
         self.stop_reason = self._stop_wanted = self._stop_wanted or reason
+
+    def profile(self, folder: Path) -> None:
+        """Profile a few iterations of the next training, see ProfilingClock."""
+        self._clock = ProfilingClock(folder)
 
     def _begin(self) -> None:
         """What training needs before its first iteration."""

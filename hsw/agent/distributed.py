@@ -236,6 +236,7 @@ class DistributedAgent(Agent):
         self.episode_lengths.extend(lengths[ended].tolist())
         self._means.add({**info, "policy_lag": lag})
         self._clock.lap("learning")
+        self._clock.turn()
         self._show_progress()
         return info
 

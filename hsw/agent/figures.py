@@ -73,6 +73,14 @@ class Clock:
         """What passed since the last call was of no phase."""
         self._last = time.perf_counter()
 
+    def turn(self) -> None:
+        """An iteration of collecting and learning is over, of which a logged row may have many."""
+        return
+
+    def close(self) -> None:
+        """Training ends."""
+        return
+
     def metrics(self, steps: int) -> dict[str, float]:
         """The iteration's steps per second, and each phase's share of its time."""
         total = time.perf_counter() - self._start

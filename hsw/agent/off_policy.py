@@ -75,6 +75,7 @@ class OffPolicyAgent(Agent):
             self.check_stop()
             self._collect_row()
             self._clock.lap("collecting")
+            self._clock.turn()
 
     @property
     def owes_updates(self) -> bool:

@@ -79,6 +79,7 @@ class OnPolicyAgent(Agent):
         info = storage.after_gradients(policy, algorithm, info)
         self._prepared = None
         self._clock.lap("learning")
+        self._clock.turn()
         self._show_progress()
         return {f"learn/{name}": value for name, value in info.items()}
 

@@ -76,6 +76,9 @@ KEYS = (
     Key("preset", idle=lambda node: True),  # its values count, and not what they are called
     Key("checkpoint_keep", 2),
     Key("learners", 1),
+    Key("precision", "fp32"),
+    Key("compile", False),
+    Key("profile", False),
     Key("distributed_timeout", 300.0),
     Key("env.wrappers", []),
     Key("env.eval_wrappers"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from hsw.bounds import Range
 from hsw.config.check import NamedTargets, OneOrNamedTargets, OptionalTarget, Target
@@ -17,6 +17,9 @@ class Settings:
     Attributes:
         seed: Root of the seed tree.
         device: auto, cpu, cuda or cuda:<index>.
+        precision: In which the policy's networks compute: fp32, or bf16 by autocast; all else is fp32 in both.
+        compile: Compile the policy's networks by torch.compile.
+        profile: Write a trace of three iterations and a table of their time by phase into the run folder.
         threads: torch's threads: 1 for MLPs, as many as there are cores for convolutions.
         learners: How many processes train together, each with environments and a storage of its own.
         distributed_timeout: Seconds after which a learner that does not answer counts as lost.
@@ -37,6 +40,9 @@ class Settings:
 
     seed: Annotated[int, Range(0)]
     device: str
+    precision: Literal["fp32", "bf16"]
+    compile: bool
+    profile: bool
     threads: Annotated[int, Range(1, 1024)]
     learners: Annotated[int, Range(1, 4096)]
     distributed_timeout: Annotated[float, Range(0, open_low=True)]
@@ -73,6 +79,7 @@ CHANGEABLE = (
     "logger",
     "device",
     "threads",
+    "profile",
     "quiet",
     "checkpoint_interval",
     "checkpoint_keep",

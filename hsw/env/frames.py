@@ -51,3 +51,15 @@ class FrameStack:
             return bound
         frames = [np.asarray(bound)] * size
         return (np.stack(frames) if self._new_axis else np.concatenate(frames, self.axis)).tolist()
+
+
+def picture(rendered: Any, obs: Any) -> np.ndarray | None:
+    """What the first environment looks like, uint8 [H, W, 3]: rendered, [N, H, W, 3], or else its pixel observation."""
+    if rendered is not None:
+        return np.asarray(rendered[0])
+    if isinstance(obs, dict) or obs is None or obs.ndim != 4 or obs.dtype != np.uint8:
+        return None
+    pixels: np.ndarray = obs[0]
+    if pixels.shape[0] < pixels.shape[-1]:  # channels first; the last of stacked frames is the newest
+        pixels = pixels.transpose(1, 2, 0)
+    return pixels[..., -3:] if pixels.shape[-1] == 3 else pixels[..., -1:].repeat(3, -1)

@@ -14,7 +14,7 @@ from hsw.env.actions import ActionCast
 from hsw.env.autoreset import in_next_step_mode
 from hsw.env.counts import Episode, EpisodeCounts, Step, differing, dtypes_of
 from hsw.env.finite import check_finite, check_rewards
-from hsw.env.frames import FrameStack
+from hsw.env.frames import FrameStack, picture
 from hsw.env.goals import GoalFunction, GoalFunctions, LazyGoals
 from hsw.env.history import RunningEpisodes
 from hsw.env.masks import MaskSource, find_masks, warn_if_unused
@@ -128,11 +128,10 @@ class VectorEnv:
             self._counts.give_up()
             if self._reward_normalizer:
                 self._reward_normalizer.returns[:] = 0.0
-        none, info = np.zeros(self.num_envs, bool), self._backend.reset_info
         if self._warns_of_masks:
-            warn_if_unused(info, self.action_space)
+            warn_if_unused(self._backend.reset_info, self.action_space)
             self._warns_of_masks = False
-        return self._observe(obs, ~none, none, none, info)
+        return self._first(obs)
 
     def step(self, actions: np.ndarray) -> Step:
         """Advance every environment by one row.
@@ -161,7 +160,7 @@ class VectorEnv:
             rewards = self._reward_normalizer(rewards, dones, valid)
         if self.training and self.clip_reward is not None:
             rewards = np.clip(rewards, -self.clip_reward, self.clip_reward)
-        return Step(obs, rewards.astype(np.float32), terminateds, truncateds, valid, info)
+        return Step(obs, rewards.astype(np.float32, copy=False), terminateds, truncateds, valid, info)
 
     def pop_episodes(self) -> list[Episode]:
         """The episodes finished since the last call."""
@@ -173,15 +172,7 @@ class VectorEnv:
 
     def frame(self) -> np.ndarray | None:
         """What the first environment looks like, uint8 [H, W, 3]: rendered, or else its pixel observation."""
-        rendered = self._backend.render()
-        if rendered is not None:
-            return np.asarray(rendered[0])
-        if isinstance(self._obs, dict) or self._obs is None or self._obs.ndim != 4 or self._obs.dtype != np.uint8:
-            return None
-        pixels: np.ndarray = self._obs[0]
-        if pixels.shape[0] < pixels.shape[-1]:  # channels first; the last of stacked frames is the newest
-            pixels = pixels.transpose(1, 2, 0)
-        return pixels[..., -3:] if pixels.shape[-1] == 3 else pixels[..., -1:].repeat(3, -1)
+        return picture(self._backend.render(), self._obs)
 
     def close(self) -> None:
         """End the environments; a worker that does not answer is killed."""
@@ -231,9 +222,7 @@ class VectorEnv:
             state["unshared"] = [moments.unshared() for moments in self._moments()]
         if self._stateful:
             state["wrappers"] = list(self._backend.call("wrapper_states"))
-        if self._frames:
-            state["frames"] = torch.from_numpy(self._frames.frames.copy())
-        return state
+        return {**state, "frames": torch.from_numpy(self._frames.frames.copy())} if self._frames else state
 
     def state_template(self) -> Any:
         """What a saved state must look like."""
@@ -273,12 +262,16 @@ class VectorEnv:
         if self._stateful and "wrappers" in state:
             self._backend.call("load_wrapper_states", state["wrappers"])
         self._obs = tree_map(np.array, self._backend.reset({"replay": self._running.replays()}))
-        different = differing(self._obs, state["obs"])
-        if different:
+        if different := differing(self._obs, state["obs"]):
             return f"environment {different[0]} did not return to its observation; this resume is not exact"
         return None
 
     # -- one row ----------------------------------------------------------------------------------------------------
+
+    def _first(self, obs: Any) -> Any:
+        """The observations that a reset of all environments gave."""
+        none = np.zeros(self.num_envs, bool)
+        return self._observe(obs, ~none, none, none, self._backend.reset_info)
 
     def _observe(
         self, obs: Any, fresh: np.ndarray, dones: np.ndarray, terminateds: np.ndarray, info: dict[str, Any]
@@ -303,8 +296,8 @@ class VectorEnv:
         """
         if not self._obs_normalizers:
             return obs
-        if "" in self._obs_normalizers:
-            return self._obs_normalizers[""](obs, starts_row)
+        if whole := self._obs_normalizers.get(""):
+            return whole(obs, starts_row)
         return {key: self._obs_normalizers[key](part, starts_row) for key, part in obs.items()}
 
     @property
@@ -317,7 +310,6 @@ class VectorEnv:
         return self.action_cast(actions, len(actions))
 
     def _restart_row(self) -> Step:
-        obs, self._restart = self._restart, None
-        none = np.zeros(self.num_envs, bool)
-        obs = self._observe(obs, ~none, none, none, self._backend.reset_info)
-        return Step(obs, np.zeros(self.num_envs, np.float32), none, none.copy(), none.copy(), {})
+        obs, self._restart = self._first(self._restart), None
+        ended, cut, valid = np.zeros((3, self.num_envs), bool)
+        return Step(obs, np.zeros(self.num_envs, np.float32), ended, cut, valid, {})

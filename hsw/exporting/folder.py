@@ -24,6 +24,7 @@ from hsw.exporting import formats
 from hsw.exporting.card import card
 from hsw.exporting.graph import ActingGraph
 from hsw.exporting.parity import CLOSE, hold
+from hsw.network.forward import adapt
 from hsw.run.provenance import machine, versions
 from hsw.secrets import redact_all
 from hsw.trained import TrainedPolicy, load_trained
@@ -64,6 +65,7 @@ def export_run(
     formats.refuse_missing(form)
     _refuse_place(folder, out)
     trained = load_trained(folder, checkpoint, allow)
+    adapt(trained.policy)  # a graph is of the layers as they are written, in float32
     config = trained.config.copy()
     config.eval_episodes = max(episodes, config.eval_episodes)
     with only_trusted(config):

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from hsw.bounds import Range
 from hsw.network.distribution import FEW_ROWS, DistributionChoice, make_distribution
-from hsw.network.encoder import MLP, Encoder, describe_encoder, make_encoder, sees_image
+from hsw.network.encoder import Encoder, describe_encoder, make_encoder, sees_image
 from hsw.network.layers import orthogonal
-from hsw.network.twin_mlp import TwinMLP
+from hsw.network.snapshot import Snapshot
 from hsw.spaces import SpaceLike, SpaceSpec, read_space, split_mask, without_mask
 
 
@@ -84,16 +84,15 @@ class _TwoEncoders(Policy):
     value_encoder: Any
     policy_head: nn.Linear
     value_head: nn.Linear
-    _twin: TwinMLP | None = None
+    _snapshot: Snapshot | None = None  # while acting
 
     @contextmanager
     def acting(self) -> Iterator[None]:
-        if type(self.encoder) is type(self.value_encoder) is MLP and TwinMLP.fits(self.encoder, self.value_encoder):
-            self._twin = TwinMLP((self.encoder, self.value_encoder), (self.policy_head, self.value_head))
+        self._snapshot = Snapshot.of((self.encoder, self.value_encoder), (self.policy_head, self.value_head))
         try:
             yield
         finally:
-            self._twin = None
+            self._snapshot = None
 
     def encoder_names(self) -> dict[str, str]:
         return describe_encoder(self.encoder, self.observation_space)
@@ -107,8 +106,9 @@ class _TwoEncoders(Policy):
         return self._read(obs)
 
     def _read(self, obs: Any) -> tuple[Tensor, Tensor, Tensor]:
-        if self._twin is not None and len(obs) <= FEW_ROWS:
-            return self._twin(obs)
+        if self._snapshot is not None and len(obs) <= FEW_ROWS:
+            (params, values), features = self._snapshot(obs)
+            return params, values[:, 0], features
         features = self.encoder(obs)
         value_features = features if self.value_encoder is None else self.value_encoder(obs)
         return self.policy_head(features), self.value_head(value_features).squeeze(-1), features

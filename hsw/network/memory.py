@@ -165,7 +165,7 @@ class _Tower(nn.Module):
 
     def forward(self, obs: Any, core: Tensor, places: _Places | None) -> tuple[Tensor, Tensor]:
         """Features, [R, H], and the core afterwards, [S, core_dim]; without places each row is a sequence."""
-        x: Tensor = self.encoder(obs)
+        x: Tensor = self.encoder(obs).float()  # autocast leaves a GRU's weights as they are, and so its inputs must be
         block = x.unsqueeze(0)
         if places is not None:  # what fills a short sequence up comes after its rows, and reaches none of them
             block = x.new_zeros(*places.shape, x.shape[-1])

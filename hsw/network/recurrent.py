@@ -14,8 +14,11 @@ from hsw.network.actor_critic import Memory, Policy, seen_space
 from hsw.network.distribution import DistributionChoice, make_distribution
 from hsw.network.encoder import Encoder, describe_encoder, make_encoder
 from hsw.network.layers import orthogonal
-from hsw.network.small import SmallMLP
+from hsw.network.snapshot import Snapshot
 from hsw.spaces import SpaceLike, leaves, read_space, split_mask, tree_map
+
+# Multiply-adds of a layer: with more it is arithmetic that counts, and NumPy's product may take threads for itself.
+SMALL = 2**18
 
 
 class RecurrentMemory(Memory):
@@ -62,7 +65,7 @@ class RecurrentActorCritic(Policy):
     """
 
     extras = ("log_probs",)
-    _small: SmallMLP | None = None  # while acting, what stands for the encoder, and for the policy head if that is next
+    _snapshot: Snapshot | None = None  # while acting, of the encoder, and of the policy head if that is next
 
     def __init__(
         self,
@@ -100,11 +103,11 @@ class RecurrentActorCritic(Policy):
     @contextmanager
     def acting(self) -> Iterator[None]:
         alone = self.lstm is None and not self.last_action_reward
-        self._small = SmallMLP.of(self.encoder, self.policy_head if alone else None)
+        self._snapshot = Snapshot.of([self.encoder], [self.policy_head] if alone else [])
         try:
             yield
         finally:
-            self._small = None
+            self._snapshot = None
 
     def act(
         self, obs: Any, deterministic: bool = False, memory: Memory | None = None
@@ -119,11 +122,14 @@ class RecurrentActorCritic(Policy):
         num_envs = next(leaves(obs)).shape[0]  # len would fix the size of an exported batch
         own = memory if isinstance(memory, RecurrentMemory) else self.initial_memory(num_envs)
         seen, mask = split_mask(obs) if self.masks_actions else (obs, None)
-        known = self._small(seen) if self._small is not None and self._small.takes(num_envs) else None
-        if known is not None and self.lstm is None and not self.last_action_reward:
-            params = known
+        small, features = self._snapshot, None
+        heads: list[Tensor] = []
+        if small is not None and num_envs * small.most_multiplications <= SMALL:
+            heads, features = small(seen)
+        if heads:
+            params = heads[0]
         else:
-            x = self._inputs(seen, own.last_actions, own.last_rewards, own.starts, known)
+            x = self._inputs(seen, own.last_actions, own.last_rewards, own.starts, features)
             if self.lstm is not None:
                 x, own.core = self._step(x, own.starts, own.core)
             params = self.policy_head(x)

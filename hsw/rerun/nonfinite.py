@@ -16,6 +16,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from hsw.agent import Agent
 from hsw.errors import ConfigError, CorruptError, NonFiniteError
+from hsw.network.forward import Forward
 from hsw.rerun.again import again, run_until
 from hsw.rerun.compare import differences
 from hsw.rerun.history import read_history
@@ -62,6 +63,9 @@ class Tracer:
                 self.forward = {"layer": None, "what": f"the minibatch itself: {', '.join(n[1:] for n in bad)}"}
             return batch
 
+        for module in self._agent.policy.modules():
+            if isinstance(own := vars(module).get("forward"), Forward):
+                own.compiled = None  # whoever compiles layers together calls none of them
         storage.on_batch = taken
         self._stack.callback(setattr, storage, "on_batch", given)
         self._stack.callback(register_module_forward_hook(self._called).remove)

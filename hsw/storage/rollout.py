@@ -100,6 +100,7 @@ class RolloutStorage(Storage):
         self._view_rows()
 
     def _view_rows(self) -> None:
+        self._led_to: Any = None  # the last next_obs, which stands in the next row already
         self._writer = RowWriter(self.device, self.num_envs)
         self._rows = {name: self._writer.views(getattr(self, name)) for name in self._row_fields()}
 
@@ -155,10 +156,11 @@ class RolloutStorage(Storage):
         if valid is None:
             if t > 0:
                 warn_if_reset(self.truncateds[t - 1], tree_map(lambda part: part[t], self.obs), obs)
-            valid = True
-        writer.write(rows["obs"], t, obs)
-        # Row t + 1's obs: what add writes there next, and the last row's only record of where it led.
-        writer.write(rows["obs"], t + 1, next_obs)
+            valid, self._led_to = True, None
+        if t == 0 or obs is not self._led_to:  # a loop hands the same observation in twice
+            writer.write(rows["obs"], t, obs)
+        writer.write(rows["obs"], t + 1, next_obs)  # row t + 1's obs, and the last row's only record of where it led
+        self._led_to = next_obs
         writer.write(rows["actions"], t, actions)
         rows["valid"][t] = writer.flat(valid)
         rows["rewards"][t] = writer.flat(rewards)
@@ -296,6 +298,7 @@ class RolloutStorage(Storage):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.insert_data_slice(state["data"])
+        self._led_to = None
         made = state.get("made", {})  # a checkpoint of hsw 0.1 has none
         for name, part in made.items():
             getattr(self, name).copy_(part)

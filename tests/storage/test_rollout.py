@@ -4,6 +4,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Box, Discrete
 
 from hsw.errors import ConfigError
 from hsw.spaces import tree_map
@@ -161,3 +162,17 @@ def test_truncate_cuts_the_episodes_that_run_and_no_others():
     storage.add(**{**row, "terminateds": terminateds}, valid=valid)
     storage.truncate()
     assert storage.truncateds.tolist() == [[True, False, False]]
+
+
+def test_an_observation_that_comes_twice_is_written_once_and_another_replaces_what_stood_there() -> None:
+    storage = RolloutStorage(Box(-9, 9, (1,), np.float32), Discrete(2), num_steps=3, num_envs=1)
+    one, two, three, other = (np.full((1, 1), value, np.float32) for value in (1, 2, 3, 7))
+    rest = (np.zeros(1, np.int64), np.zeros(1), np.zeros(1, bool), np.zeros(1, bool))
+    valid, extras = np.ones(1, bool), {"log_probs": np.zeros(1), "values": np.zeros(1)}
+    storage.add(one, *rest, two, valid=valid, **extras)
+    storage.add(two, *rest, three, valid=valid, **extras)
+    storage.add(other, *rest, one, valid=valid, **extras)
+    assert storage.obs.flatten().tolist() == [1, 2, 7, 1]
+    storage.reset()
+    storage.add(one, *rest, two, valid=valid, **extras)  # which is the last row's next_obs, and not in row 0
+    assert storage.obs.flatten().tolist()[:2] == [1, 2]

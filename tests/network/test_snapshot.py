@@ -35,8 +35,8 @@ def rollouts(monkeypatch: Any, small: bool, **network: Any) -> tuple[dict[str, t
             policy.encoder.layers[0].weight.add_(half)
         with collector.acting():
             if not small:
-                policy._small = None
-            used.append(policy._small is not None)
+                policy._snapshot = None
+            used.append(policy._snapshot is not None)
             collector.begin(slots, half)
             while not collector.step():
                 pass
