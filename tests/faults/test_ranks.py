@@ -42,7 +42,8 @@ class Group:
         self.folder, self.torchrun, self.mark = folder, torchrun, str(time.monotonic_ns())
         program = TORCHRUN if torchrun else ("-m", "hsw.train")
         given = (*tiny_run("ppo"), *(ENDLESS if endless else ()), *(() if torchrun else ("learners=2",)), *arguments)
-        self.process = start(*given, run_dir(folder), env={MARK: self.mark, **dict(env)}, program=program)
+        marked = {MARK: self.mark, **dict(env)}  # which a forked process would not show
+        self.process = start(*given, run_dir(folder), env=marked, program=program, forked=False)
 
     def pid(self, rank: int) -> int:
         """The process of a rank."""
