@@ -176,12 +176,13 @@ def start(
 
 def finish(process: Any, timeout: float = 60) -> Result:
     """Wait for a started command; it must leave no process behind."""
+    timeout = patience(timeout)
     try:
         out, err = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, 9)
         out, err = process.communicate()
-        raise AssertionError(f"did not end within {timeout} s: {out}\n{err}") from None
+        raise AssertionError(f"did not end within {timeout:.0f} s: {out}\n{err}") from None
     wait_for(lambda: not session_members(process.pid), 5)
     return Result(process.returncode, out, err)
 
@@ -203,9 +204,10 @@ def patience(seconds: float) -> float:
 
 
 def wait_for(condition: Callable[[], Any], timeout: float = 60) -> None:
+    timeout = patience(timeout)
     end = time.monotonic() + timeout
     while not condition():
-        assert time.monotonic() < end, f"not within {timeout} s"
+        assert time.monotonic() < end, f"not within {timeout:.0f} s"
         time.sleep(0.02)
 
 
