@@ -51,23 +51,26 @@ def names_secret(name: str) -> bool:
 
 def redact(text: str) -> str:
     """A text without the secrets in it: those of the environment, and what has a known form of one."""
-    for secret in environment_secrets():
+    return _without(text, environment_secrets())
+
+
+def _without(text: str, secrets: Iterable[str]) -> str:
+    for secret in secrets:
         text = text.replace(secret, REMOVED)
     return _KNOWN.sub(REMOVED, text)
 
 
 def redact_all(value: Any) -> Any:
     """Nested plain values, every text in them redacted."""
+    return _without_any(value, environment_secrets())
+
+
+def _without_any(value: Any, secrets: list[str]) -> Any:
     if isinstance(value, str):
-        return redact(value)
+        return _without(value, secrets)
     if isinstance(value, dict):
-        return {redact_all(key): redact_all(item) for key, item in value.items()}
-    return [redact_all(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def holds_secret(text: str) -> bool:
-    """Whether a text has a secret in it."""
-    return bool(_KNOWN.search(text)) or any(secret in text for secret in environment_secrets())
+        return {_without_any(key, secrets): _without_any(item, secrets) for key, item in value.items()}
+    return [_without_any(item, secrets) for item in value] if isinstance(value, list | tuple) else value
 
 
 def refuse(arguments: Iterable[str]) -> None:
@@ -79,13 +82,20 @@ def refuse(arguments: Iterable[str]) -> None:
     Raises:
         ConfigError: If a value has a secret in it, or a name is a secret's; it never says the value.
     """
+    secrets = environment_secrets()
     for argument in arguments:
         name = argument.partition("=")[0]
-        where = redact(name)
-        if holds_secret(argument):
-            raise ConfigError(f"{where} has the value of a secret, and configs are saved; leave it in the environment")
-        if _NAMES.search(" ".join(_parts(name))):
-            raise ConfigError(f"{where} looks like a secret, and configs are saved; set it in the environment instead")
+        if _KNOWN.search(argument) or any(secret in argument for secret in secrets):
+            why = "has the value of a secret, and configs are saved; leave it in the environment"
+            raise ConfigError(f"{redact(name)} {why}")
+        if _means_secret(name):
+            why = "looks like a secret, and configs are saved; set it in the environment instead"
+            raise ConfigError(f"{redact(name)} {why}")
+
+
+@functools.lru_cache(maxsize=4096)
+def _means_secret(name: str) -> bool:
+    return bool(_NAMES.search(" ".join(_parts(name))))
 
 
 def _parts(name: str) -> list[str]:

@@ -6,7 +6,6 @@ are the classes of this module.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -177,17 +176,6 @@ def space_template(spec: SpaceSpec, *leading: int | Axis) -> Any:
     if spec.type == "Dict":
         return {key: space_template(part, *leading) for key, part in spec.spaces.items()}
     return Array((*leading, *spec.shape), spec.torch_dtype, sizes=spec.nvec or (2,) * (spec.type == "MultiBinary"))
-
-
-def optimizer_template(optimizer: torch.optim.Optimizer) -> Any:
-    """The template of an optimiser's state, from a copy of it that makes one step."""
-    twin = copy.deepcopy(optimizer)
-    twin.state.clear()
-    for group in twin.param_groups:
-        for parameter in group["params"]:
-            parameter.grad = torch.zeros_like(parameter)
-    twin.step()
-    return template_of(twin.state_dict()["state"])
 
 
 def _hold(template: Any, state: Any, path: str, missing: bool, sizes: dict[str, int]) -> None:

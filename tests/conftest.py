@@ -1,4 +1,6 @@
+import gc
 import random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,3 +21,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("cuda"):
                 item.add_marker(pytest.mark.skip(reason="torch sees no CUDA device"))
+    gc.collect()
+    gc.freeze()  # what the tests' imports have made is looked through no more
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Each process begins with a part of the tests in their order, so that few fixtures of a module are made twice, and
+    takes of another's what that has not begun once its own are done."""
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log) if config.getoption("dist") == "load" else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from typing import Any
 
@@ -30,12 +31,18 @@ ACTION_SPACES = {
     "matrix": Box(-1, 1, (2, 3), np.float32),
 }
 
+# By space, whose seeding takes longer than all else that a storage's test does; the space is kept for its id.
+_DRAWN: dict[tuple[int, int, int], tuple[gym.Space, Any]] = {}
+
 
 def draw(space: gym.Space, num_envs: int, seed: int) -> Any:
     """A batch of elements as arrays, or a dict of them."""
-    batched = batch_space(space, num_envs)
-    batched.seed(seed)
-    return batched.sample()
+    key = (id(space), num_envs, seed)
+    if key not in _DRAWN:
+        batched = batch_space(space, num_envs)
+        batched.seed(seed)
+        _DRAWN[key] = (space, batched.sample())
+    return copy.deepcopy(_DRAWN[key][1])
 
 
 def tensors(batch: Any) -> Any:

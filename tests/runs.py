@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import json
 import logging
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import hydra
 import torch
@@ -31,6 +33,7 @@ from hsw.errors import Interrupted
 from hsw.run.checkpoint import load_newest
 from hsw.run.folder import RunFolder
 from hsw.run.services import Run
+from tests.warm import Forked, can_fork
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMON = ("env.num_envs=2", "num_train_steps=128", "eval_episodes=2", "device=cpu", "threads=1", "quiet=true")
@@ -93,6 +96,16 @@ class Result:
         return True
 
 
+_HYDRA = importlib.import_module("hydra._internal.hydra").Hydra
+_find_mode = _HYDRA.get_mode
+
+
+def _mode_of(self: Any, config_name: str | None, overrides: list[str], *rest: Any, **options: Any) -> Any:
+    """Hydra composes a whole config to find out whether it is a sweep, which only a study or hydra.mode can say."""
+    telling = any(one.lstrip("+").startswith(("experiments=", "hydra.mode=")) for one in overrides)
+    return _find_mode(self, config_name, overrides, *rest, **options) if telling else None
+
+
 def call(*arguments: str, main: Callable[[], None] = train.cli) -> Result:
     """Run a command in this process."""
     out, err = io.StringIO(), io.StringIO()
@@ -101,7 +114,8 @@ def call(*arguments: str, main: Callable[[], None] = train.cli) -> Result:
     GlobalHydra.instance().clear()
     sys.argv = ["hsw-train", *arguments]
     try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        composed_once = mock.patch.object(_HYDRA, "get_mode", _mode_of)  # half the time of a command that is refused
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), composed_once:
             main()
     except SystemExit as stop:
         code = int(stop.code or 0)
@@ -130,12 +144,29 @@ def run_dir(folder: Path) -> str:
     return f"hydra.run.dir={folder}"
 
 
-def start(*arguments: str, env: dict[str, str] | None = None, program: tuple[str, ...] = ("-m", "hsw.train")) -> Any:
-    """Start a command in a process and a session of its own."""
+def start(
+    *arguments: str,
+    env: dict[str, str] | None = None,
+    program: tuple[str, ...] = ("-m", "hsw.train"),
+    cwd: Path = ROOT,
+    forked: bool = True,
+) -> Any:
+    """Start a command in a process and a session of its own.
+
+    Args:
+        arguments: Of the command.
+        env: Variables beside this process's.
+        program: What Python is to run.
+        cwd: Where.
+        forked: It may have imported already what it needs, see tests.warm; not where that is what a test is about.
+    """
+    environment = {**os.environ, **(env or {})}
+    if forked and can_fork(program, environment):
+        return Forked({"program": program, "arguments": arguments, "environment": environment, "folder": str(cwd)})
     return subprocess.Popen(
         [sys.executable, *program, *arguments],
-        cwd=ROOT,
-        env={**os.environ, **(env or {})},
+        cwd=cwd,
+        env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -145,12 +176,13 @@ def start(*arguments: str, env: dict[str, str] | None = None, program: tuple[str
 
 def finish(process: Any, timeout: float = 60) -> Result:
     """Wait for a started command; it must leave no process behind."""
+    timeout = patience(timeout)
     try:
         out, err = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, 9)
         out, err = process.communicate()
-        raise AssertionError(f"did not end within {timeout} s: {out}\n{err}") from None
+        raise AssertionError(f"did not end within {timeout:.0f} s: {out}\n{err}") from None
     wait_for(lambda: not session_members(process.pid), 5)
     return Result(process.returncode, out, err)
 
@@ -172,9 +204,10 @@ def patience(seconds: float) -> float:
 
 
 def wait_for(condition: Callable[[], Any], timeout: float = 60) -> None:
+    timeout = patience(timeout)
     end = time.monotonic() + timeout
     while not condition():
-        assert time.monotonic() < end, f"not within {timeout} s"
+        assert time.monotonic() < end, f"not within {timeout:.0f} s"
         time.sleep(0.02)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.runs import ROOT
+from tests.runs import ROOT, Result, finish, start
 
 OUTSIDE = ROOT / "tests" / "outside"
 CONF = OUTSIDE / "lab" / "conf"
@@ -23,20 +23,23 @@ QUIET = ("quiet=true", "device=cpu", "threads=1")
 ALL = ("agent=lab", "env=corridor", "callbacks=[stop_after]", "logger=lines", "allow=[lab]", *QUIET)
 
 
-def run(folder: Path, command: str, way: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run(folder: Path, command: str, way: str, *arguments: str) -> Result:
     """Run hsw-train in an empty folder, as whoever installed both packages would."""
     if not Path(COMMANDS[command][0]).exists():
         pytest.skip("hsw is not installed as a command here")
     path = os.pathsep.join((str(ROOT), str(OUTSIDE), os.environ.get("PYTHONPATH", "")))
-    environ = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    environ = {**os.environ, "PYTHONPATH": path}
+    if command == "module":
+        return finish(start(*WAYS[way], *arguments, env=environ, cwd=folder), 120)
     line = [*COMMANDS[command], *WAYS[way], *arguments]
-    return subprocess.run(line, capture_output=True, text=True, cwd=folder, env=environ, timeout=120)
+    done = subprocess.run(line, capture_output=True, text=True, cwd=folder, env=environ, timeout=120)
+    return Result(done.returncode, done.stdout, done.stderr)
 
 
 @pytest.mark.parametrize(("command", "way"), [("module", "config-dir"), ("script", "searchpath")])
 def test_each_kind_of_part_comes_from_outside(tmp_path: Path, command: str, way: str) -> None:
     done = run(tmp_path, command, way, *ALL, "hydra.run.dir=run")
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     folder = tmp_path / "run"
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     updates = [row for row in rows if "learn/policy_loss" in row]
@@ -53,9 +56,9 @@ def test_each_kind_of_part_comes_from_outside(tmp_path: Path, command: str, way:
 
 def test_an_outside_run_goes_on_bit_for_bit_and_is_evaluated(tmp_path: Path) -> None:
     whole, cut = ("callbacks.stop_after.iterations=8", "callbacks.stop_after.iterations=4")
-    assert run(tmp_path, "module", "config-dir", *ALL, whole, "hydra.run.dir=whole").returncode == 0
+    assert run(tmp_path, "module", "config-dir", *ALL, whole, "hydra.run.dir=whole").code == 0
     # Without the callback both runs are of one budget; stopped by it after 4, the other goes on to the end of 8.
-    assert run(tmp_path, "module", "config-dir", *ALL, cut, "hydra.run.dir=cut").returncode == 0
+    assert run(tmp_path, "module", "config-dir", *ALL, cut, "hydra.run.dir=cut").code == 0
     rows = {name: (tmp_path / name / "metrics.jsonl").read_text().splitlines() for name in ("whole", "cut")}
     losses = {
         name: [row["learn/policy_loss"] for row in map(json.loads, lines) if "learn/policy_loss" in row]
@@ -63,16 +66,16 @@ def test_an_outside_run_goes_on_bit_for_bit_and_is_evaluated(tmp_path: Path) -> 
     }
     assert losses["whole"][:4] == losses["cut"]
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(OUTSIDE)))}
-    command = [sys.executable, "-m", "hsw.eval", "cut", "--episodes", "2", "--allow", "lab"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environ, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert len(json.loads(done.stdout)["returns"]) == 2
+    options = ("cut", "--episodes", "2", "--allow", "lab")
+    done = finish(start(*options, env=environ, cwd=tmp_path, program=("-m", "hsw.eval")), 120)
+    assert done.code == 0, done.err
+    assert len(json.loads(done.out)["returns"]) == 2
 
 
 def test_a_study_from_outside_is_swept(tmp_path: Path) -> None:
     small = ("num_train_steps=64", "eval_episodes=1")
     done = run(tmp_path, "module", "searchpath", "experiments=corridors", *small, "allow=[lab]", *QUIET)
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     jobs = sorted(path.parent.name for path in (tmp_path / "multirun" / "corridors").glob("*/status.json"))
     assert jobs == [
         f"agent-lab+env-corridor+seed-{seed}+storage.cost-{cost}" for seed in (1, 2) for cost in ("0.0", "0.5")
@@ -82,6 +85,6 @@ def test_a_study_from_outside_is_swept(tmp_path: Path) -> None:
 def test_what_is_not_allowed_is_refused(tmp_path: Path) -> None:
     asked = [argument for argument in ALL if not argument.startswith("allow")]
     done = run(tmp_path, "module", "config-dir", *asked)
-    assert done.returncode == 2
-    assert "allow=[my_package]" in done.stderr or "allow=[lab]" in done.stderr
+    assert done.code == 2
+    assert "allow=[my_package]" in done.err or "allow=[lab]" in done.err
     assert not (tmp_path / "outputs").exists()

@@ -1,5 +1,6 @@
 """The README's tour works as pasted, and the longer examples of the documentation."""
 
+import json
 import os
 import re
 import subprocess
@@ -8,6 +9,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "docs" / "extending.md", ROOT / "docs" / "python.md"]
+# Ends the run when it trains, which takes less than eight seconds, or more on a busy machine.
+TIMEOUT = """timeout() {
+    shift 3
+    "$@" &
+    until test -s outputs/tour/metrics.jsonl || ! kill -0 $!; do sleep 0.1; done
+    kill -TERM $!
+    wait $!
+}"""
 BLOCKS = [block for page in PAGES for block in re.findall(r"```(\w+)\n(.*?)```", page.read_text(), re.DOTALL)]
 
 
@@ -33,8 +42,10 @@ def test_adding_an_algorithm_works_as_pasted(tmp_path):
 
 def test_stop_resume_and_evaluate_work_as_pasted(tmp_path):
     stop, resume = _block("bash", "resume=outputs/tour").strip().splitlines()
-    # timeout reports 124 for the run that it ended.
-    _run(f"{stop} num_train_steps=20000 eval_episodes=2 || test $? = 124\n{resume}", tmp_path)
+    assert stop.startswith("timeout --signal TERM 8 ")
+    _run(f"{TIMEOUT}\n{stop} num_train_steps=1000000 eval_episodes=2 || test $? = 143", tmp_path)
+    stopped_at = json.loads((tmp_path / "outputs/tour/metrics.jsonl").read_text().splitlines()[-1])["step"]
+    _run(f"{resume} num_train_steps={stopped_at + 500}", tmp_path)
     assert '"returns": [' in _run(_block("bash", "hsw.eval").splitlines()[0], tmp_path)
 
 

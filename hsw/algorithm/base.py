@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from hsw.algorithm.flat import adam, flattened, is_view, state_of, take_step
+from hsw.algorithm.flat import adam, flattened, is_view, optimizer_template, restore_state, state_of, take_step
 from hsw.errors import ConfigError, NonFiniteError
 from hsw.network import Policy
 from hsw.ranks import current
 from hsw.schedule import Schedule, factor
-from hsw.template import Anything, Named, StateError, Whole, hold, optimizer_template, template_of
+from hsw.template import Anything, Named, StateError, Whole, hold, template_of
 
 
 class Algorithm(ABC):
@@ -169,7 +169,7 @@ class Algorithm(ABC):
             except KeyError:
                 raise StateError(f"the saved algorithm has an optimizer {name}, which nothing takes up") from None
             hold(optimizer_template(optimizer), saved, f"algorithm/optimizers/{name}")
-            optimizer.load_state_dict({"state": saved, "param_groups": optimizer.state_dict()["param_groups"]})
+            restore_state(optimizer, saved)
 
     @abstractmethod
     def make_optimizer(self, name: str) -> Optimizer:

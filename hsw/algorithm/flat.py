@@ -3,6 +3,7 @@ on one per layer as on its gradient."""
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections import defaultdict
 from typing import Any
@@ -11,6 +12,8 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim import optimizer as hooks
+
+from hsw.template import template_of
 
 
 def flattened(parameters: list[nn.Parameter]) -> nn.Parameter:
@@ -38,7 +41,7 @@ def adam(parameter: nn.Parameter, lr: float, eps: float) -> Optimizer:
     """torch.optim.Adam([parameter], lr=lr, eps=eps, fused=True), made as a copy of it is: without its constructor.
 
     The constructor, step, state_dict and load_state_dict import torch's compiler, which takes a second that most runs
-    need not spend: see take_step and state_of.
+    need not spend: see take_step, state_of and restore_state.
     """
     options = inspect.signature(torch.optim.Adam).parameters.items()
     defaults = {name: option.default for name, option in options if name != "params"}
@@ -82,6 +85,37 @@ def state_of(optimizer: Optimizer) -> dict[int, Any]:
         return state
     own = optimizer.state.get(optimizer.param_groups[0]["params"][0])
     return {0: own} if own else {}
+
+
+def restore_state(optimizer: Optimizer, saved: dict[int, Any]) -> None:
+    """optimizer.load_state_dict with this state and its own groups.
+
+    Args:
+        optimizer: Of one parameter.
+        saved: What state_of returned.
+    """
+    own_loading = optimizer._optimizer_load_state_dict_pre_hooks or optimizer._optimizer_load_state_dict_post_hooks
+    if own_loading or "load_state_dict" in vars(optimizer) or not _is_plain_adam(optimizer):
+        optimizer.load_state_dict({"state": saved, "param_groups": optimizer.state_dict()["param_groups"]})
+        return
+    parameter = optimizer.param_groups[0]["params"][0]
+    optimizer.state.clear()
+    for values in saved.values():
+        optimizer.state[parameter] = {
+            name: value.to(parameter.device, torch.float32 if name == "step" else parameter.dtype)
+            for name, value in values.items()
+        }
+
+
+def optimizer_template(optimizer: Optimizer) -> Any:
+    """The template of an optimiser's state, from a copy of it that makes one step."""
+    twin = copy.deepcopy(optimizer)
+    twin.state.clear()
+    for group in twin.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = torch.zeros_like(parameter)
+    take_step(twin)
+    return template_of(state_of(twin))
 
 
 _PLAIN = {"fused": True, "amsgrad": False, "capturable": False, "differentiable": False}

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from hsw.algorithm.flat import flattened
+from hsw.algorithm.flat import flattened, optimizer_template
 from hsw.algorithm.intrinsic import IntrinsicReward, Transitions
 from hsw.bounds import Range
 from hsw.moments import merge_ranks, told
@@ -18,7 +18,7 @@ from hsw.network.layers import orthogonal
 from hsw.ranks import current
 from hsw.schedule import Schedule, factor
 from hsw.spaces import SpaceLike, SpaceSpec, leaves, read_space, split_mask, tree_map, without_mask
-from hsw.template import hold, optimizer_template
+from hsw.template import hold
 
 _OBS_CLIP = 5.0
 

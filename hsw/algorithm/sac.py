@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from hsw.algorithm.base import Algorithm
+from hsw.algorithm.flat import take_step
 from hsw.algorithm.priorities import report_errors, weighted
 from hsw.algorithm.targets import Follower
 from hsw.bounds import Range
@@ -95,7 +96,7 @@ class SAC(Algorithm):
             temperature = self.make_optimizer("alpha")
             assert self.log_alpha.grad is not None
             self.log_alpha.grad.copy_(current().mean_(slope))
-            temperature.step()
+            take_step(temperature)
 
         self._targets.follow(critics.param_groups[0]["params"][0], self.tau)
         names = ("critic_loss", "actor_loss", "entropy", "value", "alpha", "alpha_loss")

@@ -69,8 +69,13 @@ def load_choice(group: str, name: str) -> Any:
     for folder in _folders():
         path = folder / group / f"{name}.yaml"
         if path.is_file():
-            return OmegaConf.create(path.read_text())
+            return _parsed(path.read_text()).copy()
     return None
+
+
+@functools.lru_cache(maxsize=512)
+def _parsed(text: str) -> Any:
+    return OmegaConf.create(text)
 
 
 def _folders() -> list[Any]:

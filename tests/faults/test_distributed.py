@@ -106,7 +106,7 @@ def test_actors_that_hang_again_and_again_end_the_run() -> None:
     begin = time.monotonic()
     with pytest.raises(WorkersLostError, match=r"max_restarts=2 makes good; .* has not made a step for 0\.5 s"):
         agent.train(10**6)
-    assert time.monotonic() - begin < 15
+    assert time.monotonic() - begin < patience(14)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_a_learner_that_raises_leaves_no_actor() -> None:
     begin = time.monotonic()
     with pytest.raises(RuntimeError, match="the learner fell over"):
         agent.train(10**6)
-    assert time.monotonic() - begin < 10
+    assert time.monotonic() - begin < patience(9)
     assert len(pids) == 2
     assert alive(agent, pids) == []
 
@@ -228,7 +228,7 @@ def test_a_signal_to_the_group_saves_and_ends_everything(signum: int, code: int,
     os.killpg(process.pid, signum)
     ended = finish(process)
     assert ended.refused(code, f"stopped by signal {signum} at step", "continue with")
-    assert time.monotonic() - begin < 10
+    assert time.monotonic() - begin < patience(9)
     assert "started again" not in ended.out
     stopped = newest(tmp_path)["step"]
     resumed = call(f"resume={tmp_path}", f"num_train_steps={stopped + 100}")
@@ -257,7 +257,7 @@ def test_a_second_sigint_ends_everything_at_once(pause: float, tmp_path: Path) -
     begin = time.monotonic()
     os.killpg(process.pid, signal.SIGINT)
     assert finish(process).code in (130, -signal.SIGINT)  # the latter where it comes to the end before the signal
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < patience(4)
 
 
 @pytest.mark.slow

@@ -25,7 +25,7 @@ from hsw.run.guardian import is_zombie
 from tests.agent.helpers import batches_of, distributed_agent
 from tests.faults.raylets import Nodes, cluster
 from tests.faults.test_distributed import at_update, hang_once
-from tests.runs import call, finish, newest, run_dir, session_members, start, tiny, wait_for
+from tests.runs import call, finish, newest, patience, run_dir, session_members, start, tiny, wait_for
 
 pytest.importorskip("ray")
 
@@ -153,7 +153,7 @@ def test_an_address_where_no_cluster_is_is_refused_at_once(tmp_path: Path) -> No
             with pytest.raises(ConfigError, match=words):
                 agent = distributed_agent(pool=partial(RayPool, address=wrong))
                 agent.train(100)
-    assert time.monotonic() - begin < 20
+    assert time.monotonic() - begin < patience(19)
 
 
 @pytest.mark.slow
@@ -260,7 +260,7 @@ def test_without_any_node_the_run_waits_says_what_is_missing_and_ends() -> None:
         with pytest.raises(WorkersLostError, match=r"2 of 2 actors are not there.* 1 node with 0 CPUs"):
             agent.train(10**7)
         print(f"\nall nodes lost: ended after {time.monotonic() - begin:.1f} s")
-        assert time.monotonic() - begin < 180
+        assert time.monotonic() - begin < patience(179)
         assert agent._actors.pool is None
 
 

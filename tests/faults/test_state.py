@@ -17,6 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from hsw.algorithm.flat import optimizer_template
 from hsw.append_log import AppendLog, Piece
 from hsw.errors import CorruptError
 from hsw.run.checkpoint import signed
@@ -36,7 +37,6 @@ from hsw.template import (
     StateError,
     Whole,
     hold,
-    optimizer_template,
     template_of,
 )
 from tests.runs import agent_of, call, newest, run_dir, tiny, tiny_run

@@ -270,7 +270,7 @@ def test_actors_that_hang_in_c_are_replaced_until_patience_ends(tmp_path: Path) 
     begin = time.monotonic()
     result = finish(start(*tiny("impala"), *culprit, *limits, run_dir(tmp_path)), timeout=100)
     assert result.refused(5, "has not made a step for 2 s")
-    assert time.monotonic() - begin < 60
+    assert time.monotonic() - begin < patience(59)
 
 
 def test_a_guardian_ends_with_its_process_and_kills_none_that_ended_well(tmp_path: Path) -> None:

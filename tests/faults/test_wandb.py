@@ -16,7 +16,7 @@ import pytest
 from hsw.run.logger import WandbLogger
 from hsw.run.metrics import Metrics
 from tests.run.test_logger import log_media
-from tests.runs import TINY, finish, rows, run_dir, start, wait_for
+from tests.runs import TINY, finish, patience, rows, run_dir, start, wait_for
 from tests.wandb_server import KEY
 
 pytestmark = pytest.mark.slow
@@ -40,7 +40,7 @@ def test_an_unreachable_server_is_given_up_within_the_cap(tmp_path: Path) -> Non
     begin = time.monotonic()
     result = finish(start(*TINY, *online, run_dir(tmp_path), env=env), timeout=90)
     assert result.code == 0, result.err
-    assert time.monotonic() - begin < 60
+    assert time.monotonic() - begin < patience(59)
     assert "this run is logged offline" in (tmp_path / "train.log").read_text()
     assert list((tmp_path / "wandb").glob("offline-run-*"))
     assert rows(tmp_path)[-1]["step"] >= 128
@@ -72,7 +72,7 @@ def test_a_server_that_never_answers_costs_each_job_of_a_sweep_its_cap(tmp_path:
     sweep = ("--multirun", *TINY, *online, "seed=1,2", f"hydra.sweep.dir={tmp_path}")
     result = finish(start(*sweep, env=env), timeout=120)
     assert result.code == 0, result.err
-    assert time.monotonic() - begin < 30  # of which the caps are 8
+    assert time.monotonic() - begin < patience(29)  # of which the caps are 8
     for job in ("seed-1", "seed-2"):
         assert list((tmp_path / job / "wandb").glob("offline-run-*"))
         assert rows(tmp_path / job)[-1]["step"] >= 128

@@ -18,7 +18,7 @@ from hsw.build import build_loggers
 from hsw.run.csv_logger import CsvLogger
 from hsw.run.logger import LocalLogger, Logger, TensorBoardLogger, WandbLogger
 from hsw.run.metrics import Metrics
-from tests.runs import rows
+from tests.runs import patience, rows
 
 
 def session(logger: Any, folder: Path, steps: Any, state: Any = None) -> Any:
@@ -328,7 +328,7 @@ def wandb_session(monkeypatch: Any, folder: Path, state: Any = None, options: An
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         end = session(WandbLogger(finish_timeout=0.2, **(options or {})), folder, [1, 2], state)
-    assert time.monotonic() - begin < 2
+    assert time.monotonic() - begin < patience(1)
     return fake.calls, end, [str(warning.message) for warning in caught]
 
 
