@@ -1,7 +1,7 @@
 """The how-tos as programs: a page's fenced blocks, and how each is run.
 
     ```python            whose first line is `# lab/envs.py`: a file of that name; without such a line: run
-    ```yaml, toml        a file, which the first line names
+    ```yaml, toml        a file, which the first line names (where that is `# @package _global_`: the second)
     ```bash              run, with the page's folder as the working folder
     ```text              what the block before it prints: each line must come, in this order
     ```bash not-run: ... not run, for the reason that is given
@@ -50,7 +50,7 @@ def blocks(page: Path) -> list[Block]:
     for match in FENCE.finditer(page.read_text()):
         language, _, mark = match["info"].partition(" ")
         reason = mark.removeprefix("not-run:").strip() if mark.startswith("not-run:") else None
-        named = re.match(r"# ([\w./-]+\.(?:py|yaml|toml))(?:[:,].*)?\n", match["body"])
+        named = re.match(r"(?:# @package _global_\n)?# ([\w./-]+\.(?:py|yaml|toml))\n", match["body"])
         found.append(Block(language, named[1] if named and language != "bash" else None, reason, match["body"]))
     return found
 
