@@ -1,10 +1,10 @@
 """The how-tos as programs: a page's fenced blocks, and how each is run.
 
-    ```python            whose first line is `# lab/envs.py`: a file of that name; without such a line: run
-    ```yaml, toml        a file, which the first line names (where that is `# @package _global_`: the second)
-    ```bash              run, with the page's folder as the working folder
-    ```text              what the block before it prints: each line must come, in this order
-    ```bash not-run: ... not run, for the reason that is given
+```python            whose first line is `# lab/envs.py`: a file of that name; without such a line: run
+```yaml, toml        a file, which the first line names (where that is `# @package _global_`: the second)
+```bash              run, with the page's folder as the working folder
+```text              what the block before it prints: each line must come, in this order
+```bash not-run: ... not run, for the reason that is given
 """
 
 from __future__ import annotations
