@@ -65,7 +65,7 @@ def _values(parts: Parts) -> Iterator[Finding]:
             return
         learnt[length] = value
     endless, cut = learnt[None], learnt[2]
-    if endless > 1.2 and cut < endless - 0.25:
+    if 1.2 < endless < 2.5 and cut < endless - 0.25:  # beyond, the values have not settled, and tell nothing
         told = f"the value of episodes that pay 1 and are only ever truncated comes out as {cut:.2f}, and that of an "
         told += f"endless one as {endless:.2f}; both are 1 / (1 - discount) = 2"
         yield parts.fault("truncation", "algorithm", "update", told, _ADVICE)
