@@ -11,7 +11,6 @@ project = "hsw"
 release = version = __version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "reference_pages.sphinx_hooks"]
 exclude_patterns = ["_build"]
-suppress_warnings = ["toc.empty_glob"]  # a section of the index may have no page yet
 html_theme = "furo"
 html_title = f"hsw {__version__}"
 

@@ -106,6 +106,10 @@ def link_files(app: Any, docname: str, source: list[str]) -> None:
         return os.path.relpath(Path(app.srcdir, "reference", _page_of(target)), page.parent) + (found[3] or "")
 
     source[0] = _LINK.sub(paged, source[0])
+    if docname == "index":  # a section may have no page yet
+        patterns = re.findall(r"^\S*\*$", source[0], re.MULTILINE)
+        for pattern in (one for one in patterns if not any(Path(app.srcdir).glob(f"{one}.md"))):
+            source[0] = source[0].replace(f"\n{pattern}\n", "\n")
 
 
 def expand_docstring(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
