@@ -76,8 +76,8 @@ extras: ## Resolve every extra as in a fresh environment with constraints.txt, i
 	done
 
 lint: $(VENV)/.dev ## ruff and mypy.
-	$(BIN)/ruff check hsw hydra_plugins tests benchmarks
-	$(BIN)/ruff format --check hsw hydra_plugins tests benchmarks
+	$(BIN)/ruff check hsw hydra_plugins tests benchmarks docs
+	$(BIN)/ruff format --check hsw hydra_plugins tests benchmarks docs
 	$(BIN)/mypy
 
 $(VENV)/.docs: $(VENV)/.core

@@ -9,7 +9,13 @@ from hsw import __version__  # noqa: E402
 
 project = "hsw"
 release = version = __version__
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "reference_pages.sphinx_hooks"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "reference_pages.sphinx_hooks",
+]
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"hsw {__version__}"

@@ -1,7 +1,7 @@
 """make release-check: what is released, installed where no checkout is, does what the README says.
 
-Builds the sdist, and from it the wheel; looks into the wheel; installs it with constraints.txt into a fresh environment in
-a temporary folder; and runs the README's commands there, on budgets of seconds.
+Builds the sdist, and from it the wheel; looks into the wheel; installs it with constraints.txt into a fresh environment
+in a temporary folder; and runs the README's commands there, on budgets of seconds.
 """
 
 from __future__ import annotations
@@ -50,7 +50,9 @@ def commands() -> list[str]:
 
 def build() -> Path:
     """The sdist and the wheel that is built from it. Returns the wheel."""
-    subprocess.run([sys.executable, "-m", "build", "--outdir", str(PLACE), str(ROOT)], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [sys.executable, "-m", "build", "--outdir", str(PLACE), str(ROOT)], check=True, stdout=subprocess.DEVNULL
+    )
     return max(PLACE.glob("*.whl"), key=lambda path: path.stat().st_mtime)
 
 

@@ -87,7 +87,9 @@ def _targets() -> list[tuple[str, Any]]:
     from reference_pages.keys import target_of
 
     nodes = [node for group in conf.groups() for choice in conf.choices(group).values() for _, node in choice.targets]
-    names = [node["_target_"] for node in nodes] + [str(value) for key, value in conf.flat(conf.root()) if _is_target(key)]
+    names = [node["_target_"] for node in nodes] + [
+        str(value) for key, value in conf.flat(conf.root()) if _is_target(key)
+    ]
     return [(name, target_of(name)) for name in dict.fromkeys(names)]
 
 
@@ -129,4 +131,6 @@ def _page(room: str, things: dict[str, Any]) -> str:
 
 
 def _title(room: str) -> str:
-    return {"hsw": "hsw, from Python", "logger": "hsw.run: loggers", "ground": "hsw: the ground"}.get(room, f"hsw.{room}")
+    return {"hsw": "hsw, from Python", "logger": "hsw.run: loggers", "ground": "hsw: the ground"}.get(
+        room, f"hsw.{room}"
+    )

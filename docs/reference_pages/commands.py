@@ -53,7 +53,10 @@ def help_of(module: str) -> str:
 
 
 def _commands() -> str:
-    parts = ["# Commands", "Each is a module and a script: `python -m hsw.eval` is `hsw-eval`. This is what `--help` prints."]
+    parts = [
+        "# Commands",
+        "Each is a module and a script: `python -m hsw.eval` is `hsw-eval`. This is what `--help` prints.",
+    ]
     for name, module in commands().items():
         about = first_sentence(importlib.import_module(module).__doc__).split(": python")[0].rstrip(".:")
         parts.append(f"## {name}\n\n{prose(about)}. [Its exit codes](exit-codes.md#{name}).")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import json
+import re
 import typing
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
@@ -17,6 +18,7 @@ from reference_pages.docstrings import kind, meanings, refusals, section
 
 _HEAD = ("key", "values", "default", "meaning", "presets that change it")
 _ABOUT = {
+    "hydra/launcher": "Where the jobs of a sweep run; Hydra's own launchers are choices too.",
     "preset": "The tuned values that there are for an agent on an environment, and what they replace.",
     "experiments": "The studies: what is swept, and what all of their jobs have in common.",
     "space": "What `python -m hsw.tune` searches for each agent, unless the command line says what varies.",
@@ -46,6 +48,8 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def shown(value: Any) -> str:
     """A value as YAML has it, as code."""
     text = value if isinstance(value, str) else json.dumps(value)
+    if isinstance(value, float):
+        text = re.sub(r"^(-?\d+)e", r"\1.0e", text)  # 1e-05 is a word in YAML
     return "`" + text.replace("|", "\\|") + "`" if text else "`''`"
 
 
@@ -95,8 +99,8 @@ def _hydra() -> str:
     keys = [(f"hydra.{key}", value) for key, value in conf.flat(conf.root()["hydra"])]
     rows = [(f"`{key}`", "", shown(value), prose(said.get(key, "")), "") for key, value in keys]
     return (
-        "# Keys of Hydra that hsw sets\n\nHydra's own have its defaults; `python -m hsw.train --cfg hydra` shows all.\n\n"
-        + table(_HEAD, rows)
+        "# Keys of Hydra that hsw sets\n\n"
+        "Hydra's own have its defaults; `python -m hsw.train --cfg hydra` shows all.\n\n" + table(_HEAD, rows)
     )
 
 
@@ -106,7 +110,7 @@ def _with_targets(group: str) -> str:
     for choice in conf.choices(group).values():
         for path, node in choice.targets:
             by_target.setdefault(node["_target_"], []).append((choice, path, node))
-    about = section(Settings.__doc__, "Attributes").get(group, "")
+    about = section(Settings.__doc__, "Attributes").get(group) or _ABOUT[group]
     parts = [f"# Keys of {group}", about]
     for name, found in by_target.items():
         parts.append(_target(group, name, sorted(found, key=lambda one: _rank(group, one[0]))))

@@ -9,10 +9,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from hsw.signatures import signature_of
 from reference_pages import pages
 from reference_pages.docstrings import kind
-
-from hsw.signatures import signature_of
 
 _ROOT = Path(__file__).resolve().parents[2]
 _ENTRY = re.compile(r"^(    )([a-z]\w*(?:, [a-z]\w*)*): (.*)$")

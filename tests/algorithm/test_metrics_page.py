@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import copy
 import re
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import pytest
 
 from hsw.algorithm import A2C, DAAC, PPO
-from tests.algorithm import test_a2c, test_dqn, test_impala, test_rnd, test_sac, test_td3
+from tests.algorithm import test_dqn, test_impala, test_rnd, test_sac, test_td3
 from tests.algorithm.naive import collected
 from tests.runs import ROOT, call, rows, run_dir, tiny_run
 
@@ -76,10 +75,14 @@ def test_the_page_has_every_figure_that_an_algorithm_names() -> None:
 
 @pytest.mark.parametrize("section", ["train", "eval", "speed", "storage"])
 def test_the_page_has_every_name_that_the_loops_write(section: str) -> None:
-    texts = {node.value for node in written_in("agent") if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    texts = {
+        node.value for node in written_in("agent") if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
     named = {text.partition("/")[2] for text in texts if re.fullmatch(rf"{section}/\w+", text)} - {"return_"}
     if section == "speed":
-        laps = [node for node in written_in("agent") if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]
+        laps = [
+            node for node in written_in("agent") if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+        ]
         phases = [node.args[0] for node in laps if node.func.attr in ("lap", "mark") and node.args]
         named |= {f"{ast.literal_eval(phase)}_share" for phase in phases}
     if section == "eval":
@@ -93,7 +96,11 @@ def test_the_page_has_every_statistic_of_the_pools() -> None:
         if isinstance(node, ast.FunctionDef) and node.name == "statistics":
             named |= {key.value for part in ast.walk(node) if isinstance(part, ast.Dict) for key in part.keys
                       if isinstance(key, ast.Constant)}  # fmt: skip
-    ray = next(node for node in written_in("agent") if isinstance(node, ast.Assign) and "_totals" in ast.unparse(node.targets[0]))
+    ray = next(
+        node
+        for node in written_in("agent")
+        if isinstance(node, ast.Assign) and "_totals" in ast.unparse(node.targets[0])
+    )
     named |= set(re.findall(r"'(\w+)'", ast.unparse(ray.value)))
     assert named - {"waited"} == documented("pool")  # that is speed/actors_idle
 
@@ -101,6 +108,10 @@ def test_the_page_has_every_statistic_of_the_pools() -> None:
 @pytest.mark.parametrize("recipe", ["ppo_rnd", "her_dqn"])
 def test_a_run_logs_no_name_that_the_page_lacks(recipe: str, tmp_path: Path) -> None:
     assert call(*tiny_run(recipe), "num_train_steps=64", run_dir(tmp_path)).code == 0
-    known = {f"{section}/{name}" for section in ("learn", "train", "eval", "speed", "storage") for name in documented(section)}
+    known = {
+        f"{section}/{name}"
+        for section in ("learn", "train", "eval", "speed", "storage")
+        for name in documented(section)
+    }
     logged = {name for row in rows(tmp_path) for name in row}
     assert logged - known <= {"step", "time", "run"}
