@@ -75,8 +75,8 @@ def _codes() -> str:
     rows += [(code_of(name), f"{{py:obj}}`~hsw.errors.{name}`", prose(about)) for name, about in _meanings().items()]
     parts = [
         "# Exit codes",
-        "An error is one sentence on stderr that begins with `hsw:`; one that was not foreseen has code 1 and a "
-        "traceback. Any command ends with 6 where disk or memory gives out, with 130 by Ctrl-C and with 143 by SIGTERM.",
+        "An error is one sentence on stderr that begins with `hsw:`; one that was not foreseen has code 1 and "
+        "a traceback. Any command ends with 6 where disk or memory gives out, with 130 by Ctrl-C and 143 by SIGTERM.",
         table(("code", "error", "when"), sorted(rows)),
     ]
     for name, module in commands().items():
