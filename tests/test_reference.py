@@ -6,11 +6,13 @@ import ast
 import importlib
 import importlib.util
 import inspect
+import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Annotated, Any, Literal
 
 import pytest
@@ -235,6 +237,19 @@ def test_a_docstring_says_of_each_parameter_what_it_may_be_and_means() -> None:
     meaning = [r"Of \*both\*, which", "        ``x`` has."]
     assert lines[3:5] == [f"    lr (number at least 0): {meaning[0]}", meaning[1]]
     assert lines[5:7] == [f"    eps (number): {meaning[0]}", meaning[1]]
+
+
+def test_files_outside_of_the_documentation_have_pages_whose_links_lead_where_they_led(tmp_path: Path) -> None:
+    app = SimpleNamespace(srcdir=str(tmp_path))
+    page = tmp_path / "page.md"
+    page.write_text(f"[one]({os.path.relpath(ROOT / 'benchmarks' / 'ray_pool.md', tmp_path)})\n")
+    sphinx_hooks.write_pages(app)
+    place = tmp_path / "reference"
+    assert (place / "files" / "benchmarks" / "ray_pool.md.md").read_text().startswith("# ")
+    assert "files/benchmarks/ray_pool.md.md" in (place / "files.md").read_text()
+    source = [page.read_text()]
+    sphinx_hooks.link_files(app, "page", source)
+    assert source == ["[one](reference/files/benchmarks/ray_pool.md.md)\n"]
 
 
 @pytest.mark.slow

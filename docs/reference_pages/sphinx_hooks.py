@@ -73,7 +73,8 @@ def _shown(path: Path, page: Path) -> str:
         return f"# {name}\n\n" + "\n".join(f"- `{one}`" for one in inside) + "\n"
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".md":
-        return _relinked(text, path, page)
+        title = "" if text.startswith("# ") else f"# {name}\n\n"
+        return title + _relinked(text, path, page)
     fence = "`" * 4
     return f"# {name}\n\n{fence}{_LANGUAGES[path.suffix]}\n{text}{fence}\n"
 
