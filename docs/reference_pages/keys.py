@@ -17,6 +17,7 @@ from reference_pages import conf
 from reference_pages.docstrings import kind, meanings, refusals, section
 
 _HEAD = ("key", "values", "default", "meaning", "presets that change it")
+_OTHER = "Values for other places, under one name each."
 _ABOUT = {
     "hydra/launcher": "Where the jobs of a sweep run; Hydra's own launchers are choices too.",
     "preset": "The tuned values that there are for an agent on an environment, and what they replace.",
@@ -110,7 +111,7 @@ def _with_targets(group: str) -> str:
     for choice in conf.choices(group).values():
         for path, node in choice.targets:
             by_target.setdefault(node["_target_"], []).append((choice, path, node))
-    about = section(Settings.__doc__, "Attributes").get(group) or _ABOUT[group]
+    about = section(Settings.__doc__, "Attributes").get(group) or _ABOUT.get(group, _OTHER)
     parts = [f"# Keys of {group}", about]
     for name, found in by_target.items():
         parts.append(_target(group, name, sorted(found, key=lambda one: _rank(group, one[0]))))
@@ -156,7 +157,7 @@ def _unlike(first: dict[str, Any], other: dict[str, Any]) -> str:
 
 def _values(group: str) -> str:
     """A group whose choices are values for other places."""
-    parts = [f"# Choices of {group}", _ABOUT[group]]
+    parts = [f"# Choices of {group}", _ABOUT.get(group, _OTHER)]
     for name, choice in conf.choices(group).items():
         rows = [(f"`{key}`", shown(value), _general(choice, key)) for key, value in choice.settings.items()]
         parts.append(f"## {name}")
