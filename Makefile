@@ -8,7 +8,7 @@ HYDRA_TESTS := $(wildcard tests/test_compose.py tests/test_sweep.py tests/test_t
 	tests/test_outside.py tests/test_old_folders.py tests/sweep)
 ARGS ?=
 
-.PHONY: browser campaign sweep-kills fuzz soak cuda scale help train test test-hydra14 extras smoke studies lint slow bench bench-peers results learning scaling clean
+.PHONY: browser docs release-check campaign sweep-kills fuzz soak cuda scale help train test test-hydra14 extras smoke studies lint slow bench bench-peers results learning scaling clean
 
 help: ## Show this help.
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -76,9 +76,21 @@ extras: ## Resolve every extra as in a fresh environment with constraints.txt, i
 	done
 
 lint: $(VENV)/.dev ## ruff and mypy.
-	$(BIN)/ruff check hsw hydra_plugins tests benchmarks
-	$(BIN)/ruff format --check hsw hydra_plugins tests benchmarks
+	$(BIN)/ruff check hsw hydra_plugins tests benchmarks docs
+	$(BIN)/ruff format --check hsw hydra_plugins tests benchmarks docs
 	$(BIN)/mypy
+
+$(VENV)/.docs: $(VENV)/.core
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	touch $@
+
+docs: $(VENV)/.docs ## Build the documentation from scratch into build/docs; a warning, as of a link that leads nowhere, is an error.
+	rm -rf build/docs docs/reference
+	$(BIN)/python -m sphinx --fail-on-warning --fresh-env --quiet -d build/doctrees docs build/docs
+	@echo "build/docs/index.html: $$(find build/docs -name '*.html' | wc -l) pages"
+
+release-check: $(VENV)/.dev ## Build sdist and wheel, install the wheel elsewhere, and run the tour there.
+	$(BIN)/python -m tests.release_check
 
 slow: $(VENV)/.dev ## Tests that train to a score; their last results stand in docs/results.md.
 	$(BIN)/pytest -m slow --timeout 3600 -s $(ARGS)

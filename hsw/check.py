@@ -20,7 +20,13 @@ exit codes: 0 nothing found, 2 the command line cannot work, 3 the environment h
 
 
 def main() -> None:
-    """Parse the command line, check, print the report; the exit code tells whether something was found."""
+    """Parse the command line, check, print the report; the exit code tells whether something was found.
+
+    Raises:
+        ConfigError: If the command line cannot work.
+        EnvError: As a code: if the environment has faults.
+        HswError: As a code: if other parts have.
+    """
     from argparse import RawDescriptionHelpFormatter
 
     parser = Parser(

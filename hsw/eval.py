@@ -57,7 +57,13 @@ def evaluate_run(
 
 
 def main() -> None:
-    """Parse the command line, evaluate, print JSON."""
+    """Parse the command line, evaluate, print JSON.
+
+    Raises:
+        ConfigError: If there is no run or no such checkpoint, or an argument is wrong.
+        EnvError: If the environment broke its contract, raised or hung.
+        CorruptError: If the run cannot be read or names what it may not.
+    """
     parser = Parser(prog="hsw-eval", description="Evaluate the networks that a run saved.")
     parser.add_argument("folder", type=Path, help="the run's folder")
     parser.add_argument("--episodes", type=int, default=20, help="whole episodes to play (20)")

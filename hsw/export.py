@@ -32,7 +32,15 @@ def push(folder: Path, name: str) -> str:
 
 
 def main() -> None:
-    """Parse the command line, export, print what parity.json says."""
+    """Parse the command line, export, print what parity.json says.
+
+    Raises:
+        ConfigError: If there is no run, the policy cannot be exported, a package is missing, or an argument is wrong.
+        EnvError: If the environment broke its contract, raised or hung.
+        ResourceError: If the Hub does not take the folder, which stays.
+        CorruptError: If the run cannot be read or names what it may not.
+        HswError: If what was exported acts otherwise than the policy; nothing is left of it.
+    """
     parser = Parser(prog="hsw-export", description="Write what a run has learnt into a folder of its own.")
     parser.add_argument("folder", type=Path, help="the run's folder")
     parser.add_argument("--out", type=Path, required=True, help="a folder that is not there yet")

@@ -120,7 +120,11 @@ def _check(asked: Asked) -> None:
 
 
 def main() -> None:
-    """Parse the command line, plan, print."""
+    """Parse the command line, plan, print.
+
+    Raises:
+        ConfigError: If there is no run, a pilot does not show how seeds scatter, or an argument is wrong.
+    """
     parser = Parser(
         prog="hsw-plan",
         description="How many seeds a comparison needs, from a pilot's run folders, and what they cost.",

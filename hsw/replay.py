@@ -14,7 +14,15 @@ from hsw.errors import ConfigError
 
 
 def main() -> None:
-    """Parse the command line, replay, print JSON."""
+    """Parse the command line, replay, print JSON.
+
+    Raises:
+        ConfigError: If there is no run, it has no such step, update or end, it cannot be rebuilt there, it does not go
+            the same way twice, or a place to write to is in its folder.
+        EnvError: If the environment broke its contract, raised or hung.
+        ResourceError: If the disk does not take a file.
+        CorruptError: If the run cannot be read, or comes to no such end.
+    """
     parser = Parser(
         prog="hsw-replay",
         description="Rebuild a run at one of its steps, from the checkpoint before it; its folder stays as it is.",

@@ -204,7 +204,12 @@ def _distinct_values(names: Iterable[str], rows: Sequence[dict[str, str]]) -> di
 
 
 def main() -> None:
-    """Parse the command line, read, print and write."""
+    """Parse the command line, read, print and write.
+
+    Raises:
+        ConfigError: If there is no run, or an argument is wrong; runs that cannot be read are listed in the report.
+        ResourceError: If the report cannot be written.
+    """
     parser = Parser(prog="hsw-report", description="Compare runs, from their folders alone.")
     add = parser.add_argument
     add("folders", type=Path, nargs="+", help="run folders, or folders that hold some at any depth")

@@ -254,7 +254,18 @@ def open_run(config: DictConfig, folder: RunFolder, resume: bool) -> Iterator[An
 
 
 def main() -> None:
-    """The command `hsw-train`, and `python -m hsw.train`."""
+    """The command `hsw-train`, and `python -m hsw.train`.
+
+    Raises:
+        ConfigError: If the configuration cannot work; nothing was started.
+        EnvError: If an environment broke its contract, raised or hung.
+        NonFiniteError: If a loss, a gradient or a weight was not finite.
+        WorkersLostError: If more actors were lost than agent.max_restarts makes good.
+        ResourceError: If disk, memory or threads gave out.
+        CorruptError: If a file of a run that is resumed or read is damaged, too new, or not to be trusted.
+        Interrupted: If a signal stopped the run, whose state is saved.
+        SweepError: If jobs of a sweep failed: with the first one's code.
+    """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that errors reach run_main, which prints a sentence
     sys.argv[1:] = allowed_by_flag(sys.argv[1:])
     refuse_secrets(sys.argv[1:])

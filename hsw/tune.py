@@ -40,7 +40,15 @@ python -m hsw.tune agent=ppo env=cartpole num_train_steps=4000 'algorithm.lr=tag
 
 
 def main() -> None:
-    """Parse the command line, tune, print what came of it."""
+    """Parse the command line, tune, print what came of it.
+
+    Raises:
+        ConfigError: If the command line cannot work, or optuna is not installed.
+        ResourceError: If disk, memory or threads gave out.
+        CorruptError: If the study's journal is damaged.
+        Interrupted: If a signal stopped it; the same command goes on.
+        SweepError: If no trial has a score: with the code of the first that failed.
+    """
     if not sys.argv[1:] or {"--help", "-h"} & {*sys.argv[1:]}:
         print(_HELP)
         return

@@ -14,7 +14,14 @@ from hsw.cli.main import Parser, run_main, take_allow, take_device
 
 
 def main() -> None:
-    """Parse the command line, verify, print JSON."""
+    """Parse the command line, verify, print JSON.
+
+    Raises:
+        ConfigError: If there is no run, a process owns it, or an argument is wrong.
+        EnvError: If the environment broke its contract, raised or hung.
+        ResourceError: If the result cannot be written.
+        CorruptError: If a segment did not come out as it was, or the run cannot be read.
+    """
     parser = Parser(
         prog="hsw-verify",
         description="Run segments of a run again, from its folder alone, and compare states and metrics bit for bit.",

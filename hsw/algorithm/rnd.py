@@ -41,6 +41,7 @@ class RND(IntrinsicReward):
         num_epochs, num_mini_batch: Passes of the predictor over what it is shown, and their parts.
         update_proportion: Part of the transitions that it learns from in each pass.
         eps: Adam's.
+        seed: Of the rows that the predictor learns from.
     """
 
     def __init__(

@@ -36,6 +36,17 @@ class Settings:
         eval_episodes: Episodes of an evaluation.
         eval_deterministic: Evaluate with the most likely action instead of samples.
         quiet: Show no progress.
+        observation_space, action_space: Of one environment, as plain numbers; read from it once, and never given.
+        env: The vector environment.
+        network: The policy's networks.
+        storage: The memory between acting and learning.
+        algorithm: The loss with its optimisers.
+        agent: The loop; as a recipe it brings the storage, algorithm and network that belong together.
+        logger: One copy of metrics.jsonl, or several by name.
+        callbacks: Are told of a run's events; by name.
+        pool: Where IMPALA's actors run; null for other loops.
+        augmentation: Changes the observations of every batch that is learnt from; null leaves them.
+        intrinsic_reward: Added to the environment's rewards; null adds none.
     """
 
     seed: Annotated[int, Range(0)]

@@ -171,7 +171,8 @@ class DecoupledActorCritic(_TwoEncoders):
     The policy network has an encoder, a policy head and an advantage head: one linear layer on the policy's features
     and the action. The value network has its own encoder.
 
-    Args: as in ActorCritic.
+    Args:
+        observation_space, action_space, encoder, hidden_sizes, activation, distribution: As in ActorCritic.
     """
 
     extras = ("log_probs", "values", "adv_preds")

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from gymnasium.spaces import Box, Discrete
 
-from hsw.algorithm import DAAC, PPO
+from hsw.algorithm import A2C, DAAC, PPO
 from hsw.network import ActorCritic, DecoupledActorCritic
 
 OBS, ACTION = Box(-1, 1, (4,), np.float32), Discrete(3)
 T, N = 6, 4
-POLICIES = {PPO: ActorCritic, DAAC: DecoupledActorCritic}
+POLICIES = {PPO: ActorCritic, A2C: ActorCritic, DAAC: DecoupledActorCritic}
 
 
 def collected(kind: type, seed: int = 0, **kwargs: Any) -> tuple[Any, Any]:

@@ -2,7 +2,6 @@
 
 import copy
 import math
-import re
 from types import SimpleNamespace
 
 import pytest
@@ -12,12 +11,9 @@ from gymnasium.spaces import Box
 from hsw.algorithm import DAAC, PPO
 from hsw.algorithm.metrics import Record, explained_variance, policy_std
 from hsw.network import ActorCritic
-from tests.algorithm import test_impala, test_sac
 from tests.algorithm.naive import collected, mean, same_batches
-from tests.runs import ROOT
 
 WEIGHTS = {"entropy_coef": 0.1}
-OF_THE_LOOPS = {"policy_lag"}
 
 
 def variance(numbers):
@@ -83,11 +79,3 @@ def test_the_std_of_gaussian_actions_is_their_mean_over_dimensions():
     with torch.no_grad():
         policy.distribution.log_std.copy_(torch.tensor([0.0, math.log(3.0)]))
     assert policy_std(policy) == {"std": pytest.approx(2.0)}
-
-
-def test_the_docs_have_every_metric_of_an_update_and_no_other():
-    gaussian = test_impala.make("box"), test_impala.One(test_impala.batch_of("box"))
-    pairs = [collected(PPO), collected(DAAC), gaussian, (test_sac.make(), test_sac.Fixed(test_sac.batch_of()))]
-    told = {name for algorithm, storage in pairs for name in algorithm.update(storage)}
-    text = (ROOT / "docs/metrics.md").read_text().partition("## learn/")[2].partition("\n## ")[0]
-    assert set(re.findall(r"^\| `learn/(\w+)`", text, re.MULTILINE)) == told | OF_THE_LOOPS
