@@ -270,7 +270,7 @@ def test_ranks_of_different_configs_are_refused_naming_the_key(tmp_path: Path) -
 
 
 def test_the_module_of_the_other_learners_says_what_it_is() -> None:
-    done = finish(start(program=("-m", "hsw.learners")))
+    done = finish(start(program=("-m", "hsw.learners"), forked=False))
     assert done.refused(2, "python -m hsw.train learners=")
 
 

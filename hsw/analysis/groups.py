@@ -11,7 +11,8 @@ from hsw.analysis.results import RunResult
 # Where a run lives, how it reports and where it computes; the spaces follow from the environment, the parts' own tags,
 # seeds and devices are copies of the root's, and what a preset sets stands in the keys themselves.
 CANNOT_MATTER = re.compile(
-    r"(resume|quiet|allow|fail_fast|checkpoint_interval|checkpoint_keep|preset|threads|logger|pool|distributed_timeout)(\.|$)"
+    r"(resume|quiet|allow|fail_fast|checkpoint_interval|checkpoint_keep|preset|threads|profile|logger|pool)(\.|$)"
+    r"|distributed_timeout$"
     r"|(\w+\.)?(seed|device|observation_space|action_space)(\.|$)|\w+\.tag$"
 )
 _TASK = ("env.id", "env.game")
