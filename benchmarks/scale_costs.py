@@ -123,12 +123,13 @@ def pool_costs(agent: Any) -> tuple[Line, Line, Line]:
     """
     import torch
 
-    from hsw.agent.pool import ActorPool
+    from hsw.agent.pool import ProcessPool
+    from hsw.agent.seats import Crew
 
     received, given, looks = [], [], []
     for actors in POOLS:
         stand_in: Any = SimpleNamespace(stats=torch.zeros(actors, 2, dtype=torch.float64))
-        pool: Any = ActorPool(stand_in, 1, actors, 2 * actors, 1, 0, 60.0, 0)
+        pool: Any = ProcessPool(Crew(stand_in, 1, actors, 2 * actors, seed=1, session=0, timeout=60.0, max_restarts=0))
         ends = [Pipe() for _ in range(actors)]
         process: Any = SimpleNamespace(sentinel=0)
         for seat, (here, _) in zip(pool._seats, ends, strict=True):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
+import importlib
 import json
 import subprocess
 import sys
@@ -124,3 +127,14 @@ def test_a_figure_measured_beside_others_is_published_only_when_asked_for(
     monkeypatch.setattr(sys, "argv", [*command, "--loaded"])
     run.main()
     assert "| 0.9/0.9 |" in out.with_suffix(".md").read_text()
+
+
+@pytest.mark.parametrize("path", sorted(Path(load.__file__).parent.rglob("*.py")), ids=lambda path: path.stem)
+def test_what_a_benchmark_takes_of_hsw_is_there(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and str(node.module).split(".")[0] in ("hsw", "benchmarks"):
+            module = importlib.import_module(str(node.module))
+            for alias in node.names:
+                with contextlib.suppress(ModuleNotFoundError):
+                    importlib.import_module(f"{node.module}.{alias.name}")
+                assert hasattr(module, alias.name), f"line {node.lineno}: {node.module}.{alias.name}"

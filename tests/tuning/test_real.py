@@ -116,24 +116,24 @@ def _table(text: str) -> list[str]:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_study_killed_three_times_comes_to_its_end(tmp_path: Path, workers: int) -> None:
     """With one worker to the table of an undisturbed one, with two to as many trials, none of them twice."""
-    arguments = (*TINY, "agent=ppo", "env=cartpole", LR, "storage.discount=choice(0.9, 0.99)", "tune.trials=12")
-    arguments += ("tune.confirm=0", f"tune.dir={tmp_path}", f"tune.workers={workers}")
+    arguments = ("agent=ppo", "env=cartpole", "num_train_steps=4000", "quiet=true", "tune.trials=20", "tune.confirm=0")
+    arguments += (LR, "storage.discount=choice(0.9, 0.99)", f"tune.dir={tmp_path}", f"tune.workers={workers}")
     done = tmp_path / "killed"
     for number in range(3):
         process = start(*arguments, "tune.name=killed", program=PROGRAM)
-        wait_for(lambda n=number: len(list(done.glob("trial-*/seed-*/metrics.jsonl"))) >= 3 * (n + 1), 600)
+        wait_for(lambda n=number: len(list(done.glob("trial-*/seed-*/metrics.jsonl"))) >= 10 * (n + 1), 900)
         time.sleep(0.3 * number)
         _kill(process)
-    result = finish(start(*arguments, "tune.name=killed", program=PROGRAM), 900)
+    result = finish(start(*arguments, "tune.name=killed", program=PROGRAM), 1800)
     assert result.code == 0, result.err
     folders = sorted(path.name for path in (tmp_path / "killed").glob("trial-*"))
-    assert folders == [f"trial-{number:04d}" for number in range(12)]
-    assert len(_table(result.out)) == 1 + 12
+    assert folders == [f"trial-{number:04d}" for number in range(20)]
+    assert len(_table(result.out)) == 1 + 20
     for run in (tmp_path / "killed").glob("trial-*/seed-*"):
         steps = [(row["step"], "eval/return_mean" in row) for row in rows(run)]
         assert len(set(steps)) == len(steps)  # none twice
     if workers == 1:
-        whole = finish(start(*arguments, "tune.name=whole", program=PROGRAM), 900)
+        whole = finish(start(*arguments, "tune.name=whole", program=PROGRAM), 1800)
         assert _table(whole.out) == _table(result.out)
 
 
