@@ -62,8 +62,12 @@ def measure(arguments: tuple[str, ...]) -> Costs:
         with policy.acting(), torch.no_grad():
             act_costs.append(cpu_time(lambda policy=policy, obs=obs, memory=memory: _act(policy, obs, memory)))
         fetch = cpu_time(lambda weights=weights, policy=policy: weights.fetch(policy))
-        fill = lambda actor=actor, env=env, n=num_envs: actor.run(env, 0, _numbers([*range(n), None]), _numbers([]))
-        row = (cpu_time(fill, 0.5) - fetch) / agent.storage.num_steps
+        fill = lambda times, actor=actor, env=env, n=num_envs: actor.run(
+            env, 0, _numbers([*range(n)] * times + [None]), _numbers([])
+        )
+        # An actor's beginning, a reset and a copy of the policy, comes once in its life.
+        rollout = (cpu_time(lambda fill=fill: fill(9), 0.5) - cpu_time(lambda fill=fill: fill(1), 0.5)) / 8
+        row = (rollout - fetch) / agent.storage.num_steps
         store_costs.append(max(0.0, row - env_costs[-1] - act_costs[-1]))
         env.close()
     storage, blocks = agent.storage, agent.storage.storages
