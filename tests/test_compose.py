@@ -68,6 +68,7 @@ RECIPES = {
 }
 # These have the loop, the storage and the spaces of others, which are built on every environment.
 LIKE_OTHERS = ("a2c", "td3", "dqn", "her_dqn", "recurrent_ppo", "ppo_rnd")
+ALL_OF = ("cartpole", "pendulum", "bit_flipping")  # environments with which those too are tried
 GOALS = ("bit_flipping", "point_maze", *(f"fetch_{task}" for task in ("pick_and_place", "push", "reach", "slide")))
 CONTINUOUS = ("ant", "dm_control", "halfcheetah", "hopper", "humanoid", "pendulum", "swimmer", "walker2d", *GOALS)
 # Others take every environment.
@@ -184,12 +185,22 @@ def test_every_recipe_has_a_pair_and_a_place_in_the_study_of_all_agents() -> Non
 
 
 @pytest.mark.parametrize("env", names("env"))
+def test_a_recipe_builds_on_each_env_that_suits_it_and_another_is_refused(env: str) -> None:
+    suited = [recipe for recipe in RECIPES if env in SUITED.get(recipe, [env])]
+    build_or_refuse(env, suited[-1:] + [recipe for recipe in RECIPES if recipe not in suited][:1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("env", names("env"))
 def test_every_recipe_builds_on_the_env_if_that_suits_it_and_else_refuses_it(env: str) -> None:
+    build_or_refuse(env, [one for one in RECIPES if one not in LIKE_OTHERS or env in ALL_OF])
+
+
+def build_or_refuse(env: str, recipes: list[str]) -> None:
     if env in NEEDS and find_spec(NEEDS[env]) is None:  # not imported: hsw loads Qt before EnvPool
         pytest.skip(f"needs {NEEDS[env]}")
-    for recipe, parts in RECIPES.items():
-        if recipe in LIKE_OTHERS and env not in ("cartpole", "pendulum", "bit_flipping"):
-            continue
+    for recipe in recipes:
+        parts = RECIPES[recipe]
         building = agent_of(f"agent={recipe}", f"env={env}", *["env.id=CartPole-v1"] * (env == "gym"))
         if env not in SUITED.get(recipe, [env]):
             refusal = r"\w+ takes (Box|Discrete) actions|hindsight needs Dict|env\.normalize_reward=true would store"
