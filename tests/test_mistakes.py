@@ -72,7 +72,7 @@ REFUSED = [
     ),
     (
         "algorithm=lacking",
-        "there is no algorithm.clip_schedule, which preset=ppo_cartpole sets for another algorithm; ~preset",
+        "there is no algorithm.num_epochs, which preset=ppo_cartpole sets for another algorithm; ~preset",
     ),
     ("hydra.mode=RUN experiments=value_freq", "experiments=value_freq is a sweep; leave hydra.mode out"),
     ("from=nowhere", "there is no run in nowhere"),
