@@ -8,6 +8,9 @@ import gymnasium as gym
 import numpy as np
 import onnxruntime
 
+if not sys.argv[1:] or sys.argv[1] in ("-h", "--help"):
+    sys.exit(__doc__)
+sys.path.insert(0, ".")  # an id such as my_pkg.envs:Maze-v0 imports its module, of the folder where this is typed
 folder, episodes = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 20
 told = json.loads((folder / "policy.json").read_text())
 session = onnxruntime.InferenceSession(folder / told["file"])

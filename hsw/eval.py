@@ -70,7 +70,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, help="root of the episodes' seeds (the run's)")
     take_checkpoint(parser)
     action = parser.add_mutually_exclusive_group()
-    action.add_argument("--deterministic", dest="deterministic", action="store_true", default=None)
+    action.add_argument(
+        "--deterministic",
+        dest="deterministic",
+        action="store_true",
+        default=None,
+        help="take the most likely actions (as the run does)",
+    )
     action.add_argument("--sample", dest="deterministic", action="store_false", help="sample actions")
     take_device(parser, "cpu")
     take_allow(parser)

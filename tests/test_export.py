@@ -90,6 +90,22 @@ def test_an_exported_policy_plays_without_torch_and_hsw_as_the_run_does(tmp_path
     assert json.loads(done.stdout)["returns"] == played(run, 4)
 
 
+def test_the_exported_policy_of_an_environment_of_ones_own_plays_in_the_folder_of_its_module(tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    (tmp_path / "mine.py").write_text(
+        "import gymnasium as gym\n"
+        "gym.register('Poles-v0', 'gymnasium.envs.classic_control:CartPoleEnv', max_episode_steps=20)\n"
+    )
+    exported(trained("ppo", tmp_path), "--no-video", "--observations", "50")
+    told = json.loads((tmp_path / "out" / "policy.json").read_text())
+    told["env"] = {"id": "mine:Poles-v0", "kwargs": {}}
+    (tmp_path / "out" / "policy.json").write_text(json.dumps(told))
+    script = [sys.executable, str(ROOT / "examples" / "play_exported.py"), "out", "2"]
+    done = subprocess.run(script, capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert max(json.loads(done.stdout)["returns"]) <= 20
+
+
 def played(run: Path, episodes: int) -> list[float]:
     """What the run's own policy gets in the script's episodes."""
     policy, env, returns = hsw.load(run), gym.make("CartPole-v1"), []

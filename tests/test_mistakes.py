@@ -18,6 +18,8 @@ from tests.runs import ROOT, call, compose
 
 # Files of a user's own conf folder, by path.
 MINE = {
+    "callbacks/lacking.yaml": "_target_: hsw.agent.callbacks.StopWithoutImprovement\npatience: 2\n",
+    "algorithm/lacking.yaml": "_target_: hsw.algorithm.A2C\nlr: 1.0e-3\n",
     "env/lacking.yaml": "id: CartPole-v1\n",
     "experiments/lacking.yaml": "num_train_steps: 64\n",
     "preset/lacking.yaml": "num_train_steps: 64\n",
@@ -59,6 +61,19 @@ REFUSED = [
     ("preset=nothing", "there is no preset=nothing (choices: "),
     ("--multirn", "there is no flag --multirn; did you mean --multirun?"),
     ("--config-dir", "--config-dir needs a value"),
+    ("--seed 3", "there is no flag --seed; values are given as key=value, such as seed=<value>"),
+    ("--resume outputs/x", "there is no flag --resume; values are given as key=value, such as resume=<value>"),
+    ("--total-timesteps=10", "such as num_train_steps=<value>"),
+    ("env.kwarg.size=2", "there is no env.kwarg.size; did you mean env.kwargs?"),
+    ("callbacks=[early_stop] callbacks.early_stop.patiense=2", "did you mean callbacks.early_stop.patience?"),
+    (
+        "callbacks=[lacking]",
+        "callbacks have names; the file of callbacks=[<choice>] needs a line such as '<choice>:' above its _target_",
+    ),
+    (
+        "algorithm=lacking",
+        "there is no algorithm.num_epochs, which preset=ppo_cartpole sets for another algorithm; ~preset",
+    ),
     ("hydra.mode=RUN experiments=value_freq", "experiments=value_freq is a sweep; leave hydra.mode out"),
     ("from=nowhere", "there is no run in nowhere"),
     ("env.kwargs={kind:ring}", "unexpected keyword argument 'kind'"),

@@ -68,7 +68,7 @@ def _no_choice(group: str, choice: str, known: Sequence[str]) -> str:
 def _known_keys(arguments: Sequence[str]) -> list[str]:
     """The keys of what can be composed of the command line, and the groups."""
     search_also(places_named(arguments))
-    choices = [a for a in arguments if re.fullmatch(rf"({'|'.join(_GROUPS)})=\w+", a)]
+    choices = [a for a in arguments if re.fullmatch(rf"({'|'.join(_GROUPS)})=(\w+|\[[\w\s,]+\])", a)]
     try:
         config = compose_choices(choices)
     except Exception:  # the command line has other faults too; without a suggestion, then

@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Iterable, Sequence
 
+from hsw.config.words import SYNONYMS
 from hsw.errors import ConfigError
 from hsw.ranks import of_environment
 
@@ -43,10 +44,17 @@ def prepare(arguments: Sequence[str]) -> list[str]:
         elif name in _PLAIN:
             flags.append(argument)
         else:
-            near = difflib.get_close_matches(name, sorted(_VALUED | _PLAIN | _INFO), 1)
-            meant = f"; did you mean {near[0]}?" if near else "; --hydra-help lists them"
-            raise ConfigError(f"there is no flag {name}{meant}")
+            raise _no_flag(name)
     return flags + prepare_overrides(overrides)
+
+
+def _no_flag(name: str) -> ConfigError:
+    """A flag that is not there: most likely misspelt, else a key as argparse's programs have it, --seed 3."""
+    word = name.lstrip("-").replace("-", "_")
+    key = SYNONYMS.get(word, (word,))[0]
+    near = difflib.get_close_matches(name, sorted(_VALUED | _PLAIN | _INFO), 1, 0.8)
+    meant = f"did you mean {near[0]}?" if near else f"values are given as key=value, such as {key}=<value>"
+    return ConfigError(f"there is no flag {name}; {meant}")
 
 
 def prepare_overrides(overrides: Iterable[str]) -> list[str]:

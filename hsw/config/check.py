@@ -37,6 +37,14 @@ _WRAPPER = re.compile(r"env\.(eval_)?wrappers\.\d+")
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
 
 
+class UnknownKeyError(ConfigError):
+    """A key that is not there, by its dotted name."""
+
+    def __init__(self, key: str, hint: str) -> None:
+        super().__init__(f"there is no {key}{hint}")
+        self.key = key
+
+
 def find_targets(config: dict[str, Any], settings: type, allowed: Any = ()) -> dict[str, Any]:
     """The target of each place of a plain config that has one.
 
@@ -62,6 +70,11 @@ def find_targets(config: dict[str, Any], settings: type, allowed: Any = ()) -> d
             raise ConfigError(f"{key} is missing; it must be set")
         if hint not in GROUPS or (config[key] is None and hint == OptionalTarget):
             continue
+        if hint == NamedTargets and "_target_" in (config[key] or {}):
+            raise ConfigError(
+                f"{key} have names; the file of {key}=[<choice>] needs a line such as '<choice>:' above its _target_, "
+                "and what follows indented"
+            )
         for place, node in _places(key, config[key], hint):
             if not isinstance(node, dict) or "_target_" not in node:
                 named = f", or a mapping of names to such mappings, as {key}.<name>._target_" * (hint in _NAMED)
@@ -172,7 +185,7 @@ def _check_node(
             continue
         if key not in hints and places is not None:
             known = [f"{group}.{parameter}" if group else parameter for group in places for parameter in places[group]]
-            raise ConfigError(f"there is no {name}{meant(name, known)}")
+            raise UnknownKeyError(name, meant(name, known))
         if value == "???":
             raise ConfigError(f"{name} is missing; set {name}=<value>")
         node[key] = _checked(value, hints.get(key, Any), name, whole)

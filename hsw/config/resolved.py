@@ -11,8 +11,8 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from hsw.config.check import GROUPS, Target, check_config, find_targets
-from hsw.config.choices import options, targets_of, task_overrides
+from hsw.config.check import GROUPS, Target, UnknownKeyError, check_config, find_targets
+from hsw.config.choices import load_choice, options, targets_of, task_overrides
 from hsw.config.compatibility import check_pairs, check_pool, owner
 from hsw.config.defaults import fill_in, leave_out
 from hsw.config.files import refuse_secrets
@@ -57,7 +57,11 @@ def check(config: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     check_pairs(targets, choices)  # first: a preset's values for other parts would be called misspelt
     check_pool(targets)
     copies = {path for path, value in _leaves(raw) if isinstance(value, str) and "${" in value}
-    for path, value in check_config(plain, Settings, targets, allowed, copies):
+    try:
+        whole = check_config(plain, Settings, targets, allowed, copies)
+    except UnknownKeyError as error:
+        raise _of_preset(error, plain["preset"]) from error
+    for path, value in whole:
         if path not in copies:
             OmegaConf.update(given, path, value)
     if not _TAG.fullmatch(plain["tag"]):
@@ -146,6 +150,17 @@ def _check_files(config: DictConfig) -> None:
             inner = next(map(str, node), "")
             line = "'# @package _global_'"
             raise ConfigError(f"there is no {key}.{inner}; the file of {key}=<choice> needs {line} as its first line")
+
+
+def _of_preset(error: UnknownKeyError, preset: str | None) -> ConfigError:
+    """A key that nobody has typed, where the preset brought it: one tuned for another algorithm, storage or network."""
+    values = load_choice("preset", preset) if isinstance(preset, str) else None
+    if values is None or OmegaConf.select(values, error.key) is None:
+        return error
+    group = error.key.partition(".")[0]
+    return ConfigError(
+        f"there is no {error.key}, which preset={preset} sets for another {group}; ~preset leaves the preset out"
+    )
 
 
 def resumed_config(config: DictConfig, folder: Path) -> DictConfig:

@@ -76,7 +76,7 @@ def resolve_target(name: str, allowed: Iterable[str] = ()) -> Any:
     refusal = ConfigError(
         f"_target_={name} is not allowed: a target is a public class or function of hsw, a layer or optimiser of torch "
         f"or a wrapper of gymnasium{more}; "
-        "allow=[my_package] on the command line trusts another package"
+        "--allow my_package on the command line trusts another package (from Python allow=['my_package'])"
     )
     if not isinstance(name, str) or not all(part.isidentifier() and part[0] != "_" for part in name.split(".")):
         raise refusal
@@ -121,7 +121,7 @@ def check_env_modules(config: dict[str, Any], allowed: Iterable[str]) -> None:
         package = module.split(".")[0]
         raise ConfigError(
             f"{path}.id={node['id']} would import {module}, and a run folder is not trusted to; "
-            f"allow=[{package}] on the command line trusts it (hsw.eval: --allow {package})"
+            f"--allow {package} on the command line trusts it (from Python allow=['{package}'])"
         )
 
 

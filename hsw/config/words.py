@@ -73,4 +73,7 @@ def nearest(name: str, candidates: Collection[str]) -> str | None:
     siblings = {key: whole for key, whole in leaves.items() if whole.rpartition(".")[0] == group}
     same_leaf = [leaves[leaf]] if leaf in leaves else []
     close = [known[near] for known in (siblings, leaves) for near in difflib.get_close_matches(leaf, known, 1, 0.7)]
-    return next(iter(same_leaf + close), None)
+    found = next(iter(same_leaf + close), None)
+    if found or not group or group in candidates:
+        return found
+    return nearest(group, candidates)  # a key within what is misspelt: env.kwarg.size

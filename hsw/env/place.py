@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import sysconfig
 import traceback
 from collections.abc import Iterator
@@ -17,6 +18,9 @@ from hsw.errors import ConfigError, EnvError
 
 # What Gymnasium and constructors raise where an environment cannot be had so.
 REFUSALS = (gymnasium.error.Error, ValueError, TypeError, ImportError)
+
+# Of Gymnasium's extras, those that hsw has under the same name: its versions are the ones that are tested.
+_EXTRAS = re.compile(r"gymnasium\[(box2d|mujoco)\]")
 
 _LIBRARIES = tuple(
     str(folder) + os.sep
@@ -37,7 +41,7 @@ def env_error(message: str, error: BaseException) -> EnvError:
 def config_error(message: str, error: BaseException) -> ConfigError:
     """A ConfigError of one sentence; where a person's own code raised it, the place and the traceback come with it."""
     frame = user_frame(error)
-    text = _words(error)
+    text = _EXTRAS.sub(r"hsw[\1]", _words(error))
     refusal = ConfigError(f"{message} {type(error).__name__}: {text} at {frame}" if frame else f"{message} {text}")
     refusal.details = _details(error) if frame else ""
     return refusal

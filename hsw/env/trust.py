@@ -41,7 +41,7 @@ def check_import(module: str, where: str = "env.id") -> None:
     package = module.split(".")[0]
     raise CorruptError(
         f"{where} would import {module}, and a run folder is not trusted to; "
-        f"allow=[{package}] on the command line trusts it (hsw.eval: --allow {package})"
+        f"--allow {package} on the command line trusts it (from Python allow=['{package}'])"
     )
 
 

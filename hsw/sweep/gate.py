@@ -14,7 +14,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from hsw.cli.main import JobError
-from hsw.config.choices import check_choices, search_also, task_overrides
+from hsw.config.choices import check_choices, chosen_preset, search_also, task_overrides
 from hsw.config.origin import check_origin
 from hsw.config.settings import root_key
 from hsw.errors import ConfigError
@@ -54,6 +54,8 @@ def check_composed(config: DictConfig) -> None:
     own = config.copy()
     with open_dict(own):
         own.allow = allowed_by(config)
+        if not isinstance(own._get_node("preset"), DictConfig):  # else its file is amiss, and the check tells
+            own.preset = chosen_preset(config.hydra.runtime.choices)  # Hydra has not told its resolver yet
         del own["hydra"]
     check(own)
     learners_of(own, task_overrides(config.hydra))

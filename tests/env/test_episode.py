@@ -8,10 +8,12 @@ import threading
 import time
 import warnings
 
+import gymnasium as gym
 import numpy as np
 import pytest
 
 from hsw.env.episode import EpisodeEnv
+from hsw.env.place import config_error
 from hsw.errors import EnvError
 from hsw.seeding import derive_seed
 from tests.env.helpers import make, play
@@ -205,3 +207,8 @@ def test_a_reward_must_be_a_number(reward, fits):
     else:
         with pytest.raises(EnvError, match="environment 0: the reward must be a number"):
             env.step(0)
+
+
+def test_a_missing_library_of_gymnasiums_is_told_with_the_extra_of_hsws() -> None:
+    error = gym.error.DependencyNotInstalled('MuJoCo is not installed, run `pip install "gymnasium[mujoco]"`')
+    assert str(config_error("env.id=x:", error)) == 'env.id=x: MuJoCo is not installed, run `pip install "hsw[mujoco]"`'
