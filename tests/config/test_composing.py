@@ -209,7 +209,7 @@ def test_a_job_of_a_study_runs_again_by_itself(tmp_path: Path) -> None:
         ('{"overrides": [1]}', 7, "no list of overrides"),
         ("[", 7, "cannot be read"),
         ('{"overrides": ["logger._target_=os.system"]}', 2, "_target_=os.system is not allowed"),
-        ('{"overrides": ["env.id=tests.envs:Counter-v0"]}', 2, "allow=[tests]"),
+        ('{"overrides": ["env.id=tests.envs:Counter-v0"]}', 2, "--allow tests"),
     ],
 )
 def test_a_folder_says_nothing_that_could_run(stored: str, code: int, sentence: str, tmp_path: Path) -> None:

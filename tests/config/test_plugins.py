@@ -127,5 +127,5 @@ def test_the_flag_allow_is_the_override_allow() -> None:
 
 def test_a_run_trusts_a_package_by_the_flag_on_every_command(tmp_path: Path) -> None:
     assert call(*TINY, "env=gym", "env.id=tests.envs:Counter-v0", "--allow", "tests", run_dir(tmp_path)).code == 0
-    assert call(str(tmp_path), "--episodes", "2", main=evaluation.cli).refused(7, "allow=[tests]")
+    assert call(str(tmp_path), "--episodes", "2", main=evaluation.cli).refused(7, "--allow tests")
     assert call(str(tmp_path), "--episodes", "2", "--allow", "tests", main=evaluation.cli).code == 0
