@@ -193,7 +193,8 @@ def publishes(agent: DistributedAgent) -> bool:
 def test_a_lost_actor_or_node_is_replaced_at_any_moment(what: str, moment: Any) -> None:
     before = set(workers())
     with cluster(0, 1, 1) as nodes:
-        agent = ray_agent(nodes, num_steps=400, num_storages=12)
+        # The learner takes none meanwhile: they have to be filled while a node joins, or must not be.
+        agent = ray_agent(nodes, num_steps=400, num_storages=12 if moment is waits else 400)
         seen = batches_of(agent)
 
         def fault() -> Clock:
