@@ -193,13 +193,17 @@ class HerReplayStorage(ReplayStorage):
 
         Row t's transition leads to the observation in row t + 1, so the goal that step t achieved is one row away.
         """
+        offsets = offsets.astype(np.int64)
         lengths = self._lengths.take(ring.moved(places, -offsets))
         if self.goal_selection_strategy == "final":
-            return lengths - offsets
+            distances: np.ndarray = lengths - offsets
+            return distances
         draws = self.random.random(len(places))
         if self.goal_selection_strategy == "future":
-            return 1 + (draws * (lengths - offsets)).astype(np.int64)
-        return 1 - offsets + (draws * lengths).astype(np.int64)
+            distances = 1 + (draws * (lengths - offsets)).astype(np.int64)
+        else:
+            distances = 1 - offsets + (draws * lengths).astype(np.int64)
+        return distances
 
     def _recompute(self, records: np.ndarray, following: np.ndarray) -> None:
         """Rewards, and terminations where they can be, of transitions that have new goals."""

@@ -111,7 +111,7 @@ class Ring:
 
     def pairs(self, places: np.ndarray) -> np.ndarray:
         """A copy of the records at these places, each with the next row's of its env, [B, 2]."""
-        pairs = self._pairs[places].view(self.memory.dtype).reshape(-1, 2)
+        pairs: np.ndarray = self._pairs[places].view(self.memory.dtype).reshape(-1, 2)
         last = (places if self.num_envs == 1 else places % self.slots) == self.slots - 1
         if np.count_nonzero(last):  # what follows these is in the first slot
             pairs[last, 1] = self.records(places[last] - (self.slots - 1))
