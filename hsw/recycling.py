@@ -1,4 +1,8 @@
-"""Memory of large tensors that is used again, so that the system need not provide and clear its pages each time."""
+"""Memory of large tensors that is used again, so that the system need not provide and clear its pages each time.
+
+Of an encoder's update on 81 x 8 Atari stacks that is 3 % of the CPU time (-0.4 to 10 % in 9 pairs, seed 1, on a shared
+two-core AMD EPYC) and a third of the page faults: `python benchmarks/sides/hsw_recycling.py`.
+"""
 
 from __future__ import annotations
 

@@ -26,18 +26,20 @@ def n_step_records(
         Records of their first steps, with the discounted sums for rewards; of where the last steps led; of their last
         steps; and by what the value of where they led counts; [B] each.
     """
-    records, ends = ring.records(places), places
-    last, discounts = records, np.full(len(places), discount, np.float32)
+    records, ends, discounts = None, places, np.full(len(places), discount, np.float32)
     if n_step > 1:
-        rewards, going = records["rewards"].astype(np.float64), np.ones(len(places), bool)
+        records, going = ring.records(places), np.ones(len(places), bool)
+        rewards = records["rewards"].astype(np.float64)
         for k in range(1, n_step):
             following = ring.moved(ends, 1)
             going &= ring.offsets.take(following) > 0  # another transition of the same episode
             ends = np.where(going, following, ends)
             rewards += going * discount**k * ring.memory["rewards"][ends]
             discounts[going] *= discount
-        records["rewards"], last = rewards, ring.records(ends)
-    return records, ring.records(ring.moved(ends, 1)), last, discounts
+        records["rewards"] = rewards
+    pairs = ring.pairs(ends)
+    last = pairs[:, 0]
+    return last if records is None else records, pairs[:, 1], last, discounts
 
 
 def info_of(saved: dict[str, Any]) -> dict[str, np.ndarray]:

@@ -137,23 +137,24 @@ class HerReplayStorage(ReplayStorage):
     def _store(self, ring: Ring, envs: np.ndarray) -> None:
         ring.append(envs)
         # No row overwrites the beginnings of two episodes, because an episode takes two places or more.
-        gone = np.flatnonzero(self._oldest < ring.lows())
-        self._oldest[gone] += self._lengths[ring.places(gone, self._oldest[gone])] + 1
+        gone = self._oldest < ring.lows()
+        if np.count_nonzero(gone):
+            self._oldest[gone] += self._lengths[ring.places(gone, self._oldest[gone])] + 1
         steps = ring.steps[envs]
         self._lengths[ring.places(envs, ring.heads[envs] - steps)] = steps
         dones = ring.row["terminateds"][envs] | ring.row["truncateds"][envs]
-        cut = ~dones & (steps >= self._limits[envs])
-        if cut.any():
+        ends = dones | (steps >= self._limits[envs])
+        if not np.count_nonzero(ends):
+            return
+        if (cut := ends & ~dones).any():
             warnings.warn(
                 f"an episode is longer than the {self.capacity} transitions that its environment's replay holds; its "
                 "hindsight goals come from parts of it",
                 stacklevel=3,
             )
             self._limits[envs[cut]] = max(1, self.capacity // 8)
-        if dones.any():
-            self._limits[envs[dones]] = self.capacity
-        if (ends := dones | cut).any():
-            ring.end(envs[ends])
+        self._limits[envs[dones]] = self.capacity
+        ring.end(envs[ends])
 
     def truncate(self) -> None:
         super().truncate()
@@ -172,12 +173,13 @@ class HerReplayStorage(ReplayStorage):
 
     def _batch(self, ring: Ring, places: np.ndarray, **fields: np.ndarray) -> Any:
         self._check_reward_fn()
-        records, following = ring.records(places), ring.records(ring.moved(places, 1))
+        pairs = ring.pairs(places)
+        records, following = pairs[:, 0], pairs[:, 1]
         virtual = self._num_virtual(len(places))
         if virtual:
-            achieved = ring.records(ring.moved(places[:virtual], self._goal_distances(ring, places[:virtual])))
-            for memory in (records, following):
-                _set_goals(memory[:virtual], achieved)
+            distances = self._goal_distances(ring, places[:virtual], records["offsets"][:virtual])
+            goals = ring.records(ring.moved(places[:virtual], distances))["observations/achieved_goal"]
+            pairs["observations/desired_goal"][:virtual] = goals[:, None]
             self._recompute(records[:virtual], following[:virtual])
         discounts = np.full(len(places), self.discount, np.float32)
         return self._to_batch(records, following, records, discounts, **fields)
@@ -186,19 +188,22 @@ class HerReplayStorage(ReplayStorage):
         """How many of a batch get another goal: the fraction, rounded at random so that small batches get theirs."""
         return int(size * self.num_goals / (self.num_goals + 1) + self.random.random())
 
-    def _goal_distances(self, ring: Ring, places: np.ndarray) -> np.ndarray:
+    def _goal_distances(self, ring: Ring, places: np.ndarray, offsets: np.ndarray) -> np.ndarray:
         """How many rows after each transition is the observation whose achieved goal it gets.
 
         Row t's transition leads to the observation in row t + 1, so the goal that step t achieved is one row away.
         """
-        offsets = ring.offsets.take(places).astype(np.int64)
+        offsets = offsets.astype(np.int64)
         lengths = self._lengths.take(ring.moved(places, -offsets))
         if self.goal_selection_strategy == "final":
-            return lengths - offsets
+            distances: np.ndarray = lengths - offsets
+            return distances
         draws = self.random.random(len(places))
         if self.goal_selection_strategy == "future":
-            return 1 + (draws * (lengths - offsets)).astype(np.int64)
-        return 1 - offsets + (draws * lengths).astype(np.int64)
+            distances = 1 + (draws * (lengths - offsets)).astype(np.int64)
+        else:
+            distances = 1 - offsets + (draws * lengths).astype(np.int64)
+        return distances
 
     def _recompute(self, records: np.ndarray, following: np.ndarray) -> None:
         """Rewards, and terminations where they can be, of transitions that have new goals."""
@@ -254,10 +259,6 @@ def _one_each(name: str, values: Any, size: int) -> np.ndarray:
         bad = array.reshape(-1)[~np.isfinite(array.reshape(-1).astype(np.float32))][0]
         raise EnvError(f"{name} gave {bad} for a transition under another goal; rewards must be finite")
     return array.reshape(-1)
-
-
-def _set_goals(records: np.ndarray, achieved: np.ndarray) -> None:
-    records["observations/desired_goal"] = achieved["observations/achieved_goal"]
 
 
 def _columns(info: Any) -> dict[str, np.ndarray]:

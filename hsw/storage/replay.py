@@ -168,7 +168,7 @@ class ReplayStorage(Storage):
         """Append the row of these envs."""
         ring.append(envs)
         dones = ring.row["terminateds"][envs] | ring.row["truncateds"][envs]
-        if dones.any():
+        if np.count_nonzero(dones):
             ring.end(envs[dones])
 
     def truncate(self) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.lib.stride_tricks import as_strided
 
 from hsw.append_log import AppendLog, Piece
 from hsw.errors import ConfigError
@@ -19,6 +20,7 @@ EMPTY = "the replay is empty; add transitions before drawing from it"
 
 # What stands in a record's field "offsets" where it holds no transition.
 PENDING, LAST = -1, -2  # the running episode's newest observation; an ended episode's last one
+_BOTH = np.arange(2)[:, None]  # a row and the next
 
 
 class Ring:
@@ -39,9 +41,13 @@ class Ring:
         self, num_envs: int, capacity: int, dtype: np.dtype, zeros: Callable[[int, np.dtype], np.ndarray] = np.zeros
     ) -> None:
         self.num_envs, self.slots = num_envs, capacity + 1  # one for the observation that the newest one led to
-        self.memory = zeros(num_envs * self.slots, dtype)
+        self._held = zeros(num_envs * self.slots + 1, dtype)  # one that is never set lies behind the last
+        self.memory = self._held[:-1]
         self._bytes = self.memory.view(np.uint8).reshape(len(self.memory), dtype.itemsize)
-        self._items = self.memory.view(np.dtype((np.void, dtype.itemsize)))  # which NumPy copies as wholes
+        # What NumPy copies as wholes: a record, and a record with the one that lies behind it.
+        self._items = self.memory.view(np.dtype((np.void, dtype.itemsize)))
+        two = self._held[:2].view(np.dtype((np.void, 2 * dtype.itemsize)))
+        self._pairs = as_strided(two, self.memory.shape, self.memory.strides, writeable=False)
         self.offsets = np.full(len(self.memory), PENDING, np.int32)  # a copy of the records', close together
         self._base = np.arange(num_envs) * self.slots
         self._floors = np.zeros(num_envs, np.int64)  # the first row since a reset
@@ -50,9 +56,7 @@ class Ring:
         # One row of every env, and the observations that it leads to: what append stores.
         self.row, self.following = np.zeros((2, num_envs), dtype)
         self.following["offsets"] = PENDING
-        self._row_bytes, self._following_bytes = (
-            rows.view(np.uint8).reshape(num_envs, dtype.itemsize) for rows in (self.row, self.following)
-        )
+        self._row_items, self._following_items = (rows.view(self._items.dtype) for rows in (self.row, self.following))
 
     # -- writing ----------------------------------------------------------------------------------------------------
 
@@ -60,9 +64,8 @@ class Ring:
         """Store row and following of these envs."""
         heads, steps = self.heads[envs], self.steps[envs]
         self.row["offsets"][envs] = steps
-        here, there = self.places(envs, heads), self.places(envs, heads + 1)
-        self._bytes[here] = self._row_bytes[envs]
-        self._bytes[there] = self._following_bytes[envs]
+        here, there = self.places(envs, heads + _BOTH)
+        self._items[here], self._items[there] = self._row_items[envs], self._following_items[envs]
         self.offsets[here], self.offsets[there] = steps, PENDING
         self.heads[envs] = heads + 1
         self.steps[envs] = steps + 1
@@ -96,15 +99,23 @@ class Ring:
         """Places so many rows later or earlier, at most a whole ring, in the same env."""
         slots = places % self.slots if self.num_envs > 1 else places
         moved = slots + by
-        for out, back in ((moved >= self.slots, -self.slots), (moved < 0, self.slots)):
-            if out.any():  # few are, and seldom
-                moved[out] += back
+        outside = moved.view(np.uint64) >= self.slots  # also what is below 0
+        if np.count_nonzero(outside):  # few are, and seldom
+            moved[outside] %= self.slots
         there: np.ndarray = moved if slots is places else places - slots + moved
         return there
 
     def records(self, places: np.ndarray) -> np.ndarray:
         """A copy of the records at these places."""
         return self._items.take(places).view(self.memory.dtype)
+
+    def pairs(self, places: np.ndarray) -> np.ndarray:
+        """A copy of the records at these places, each with the next row's of its env, [B, 2]."""
+        pairs: np.ndarray = self._pairs[places].view(self.memory.dtype).reshape(-1, 2)
+        last = (places if self.num_envs == 1 else places % self.slots) == self.slots - 1
+        if np.count_nonzero(last):  # what follows these is in the first slot
+            pairs[last, 1] = self.records(places[last] - (self.slots - 1))
+        return pairs
 
     def draw(self, firsts: np.ndarray, size: int, random: np.random.Generator) -> np.ndarray:
         """Places of transitions among the rows from firsts on, uniformly and with replacement, [size].
