@@ -47,8 +47,10 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value as YAML has it, as code."""
+    """A value as YAML has it, as code; of several lines the first."""
     text = value if isinstance(value, str) else json.dumps(value)
+    first, _, more = text.partition("\n")
+    text = f"{first} ..." if more else text
     if isinstance(value, float):
         text = re.sub(r"^(-?\d+)e", r"\1.0e", text)  # 1e-05 is a word in YAML
     return "`" + text.replace("|", "\\|") + "`" if text else "`''`"

@@ -188,6 +188,6 @@ def test_a_yaml_tag_constructs_nothing(run: Path, tmp_path: Path) -> None:
 def test_the_command_line_trusts_what_the_folder_cannot(tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert call(*TINY, "env.id=tests.envs:Counter-v0", run_dir(run)).code == 0
-    assert call(f"resume={run}").refused(7, "allow=[tests]")
+    assert call(f"resume={run}").refused(7, "--allow tests")
     again = call(f"resume={run}", "allow=[tests]")
     assert again.code == 0, again.err
