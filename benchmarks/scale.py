@@ -181,11 +181,11 @@ def main() -> None:
         parser.error(f"there is no {args.out} with costs; --measure first")
     costs = {name: Costs.of(plain) for name, plain in results["costs"].items()}
     if args.validate:
-        with load.Besides() as besides:
-            rows = list(validate(costs, args.seconds, args.repeats))
-        if not load.publishable("scale --validate", [besides.load], args.loaded):
+        rows = list(validate(costs, args.seconds, args.repeats))
+        others = [row["others"] for row in rows]  # by what wants a core: a killed actor's time is counted to nobody
+        if not load.publishable("scale --validate", others, args.loaded):
             raise SystemExit(1)
-        about = {"load": besides.load, "seconds": args.seconds, "date": datetime.date.today().isoformat()}
+        about = {"load": max(others), "seconds": args.seconds, "date": datetime.date.today().isoformat()}
         results["validation"] = {**about, "rows": rows}
     if args.simulate:
         results["forecast"] = simulate(costs)
